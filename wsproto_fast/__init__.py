@@ -1,0 +1,56 @@
+"""wsproto_fast: a WebSocket engine (RFC 6455, RFC 7692) without I/O.
+
+The names here need no event loop, socket or thread. For ready-made connections see ``wsproto_fast.asyncio``.
+"""
+
+from __future__ import annotations
+
+from ._codec import COMPILED, simd_level
+from .connection import Connection, Stats
+from .constants import Close, CloseCode, CloseTransport, Opcode, Role, State
+from .deflate import DeflateParameters, PerMessageDeflate
+from .events import Closed, CloseReceived, Event, Fragment, Message, Ping, Pong
+from .exceptions import *  # noqa: F403
+from .exceptions import __all__ as _exceptions
+from .handshake import ClientHandshake, ServerHandshake
+from .http11 import Headers, Request, Response
+from .limits import DeflateConfig, Keepalive, Limits
+from .prepared import PreparedMessage
+from .uri import WebSocketURI, parse_uri
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "COMPILED",
+    "ClientHandshake",
+    "Close",
+    "CloseCode",
+    "CloseReceived",
+    "CloseTransport",
+    "Closed",
+    "Connection",
+    "DeflateConfig",
+    "DeflateParameters",
+    "Event",
+    "Fragment",
+    "Headers",
+    "Keepalive",
+    "Limits",
+    "Message",
+    "Opcode",
+    "PerMessageDeflate",
+    "Ping",
+    "Pong",
+    "PreparedMessage",
+    "Request",
+    "Response",
+    "Role",
+    "ServerHandshake",
+    "State",
+    "Stats",
+    "WebSocketURI",
+    "__version__",
+    "parse_uri",
+    "simd_level",
+]
+__all__ += _exceptions

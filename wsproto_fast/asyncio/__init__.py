@@ -1,0 +1,24 @@
+"""WebSocket clients and servers for asyncio: ``connect``, ``serve`` and what they give.
+
+A thin adapter: it moves bytes between asyncio's transports and the engine, wakes tasks and arms one timer. Every
+question about the protocol is the engine's.
+"""
+
+from __future__ import annotations
+
+from .broadcast import broadcast
+from .client import ClientConnection, connect, unix_connect
+from .connection import Connection
+from .server import Server, ServerConnection, serve, unix_serve
+
+__all__ = [
+    "ClientConnection",
+    "Connection",
+    "Server",
+    "ServerConnection",
+    "broadcast",
+    "connect",
+    "serve",
+    "unix_connect",
+    "unix_serve",
+]

@@ -1,0 +1,275 @@
+"""What a program does with an open connection: receive, send, ping, close.
+
+Knows who waits for what; knows no bytes of the transport and no protocol: each question is the engine's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from collections.abc import Awaitable
+from types import TracebackType
+from typing import Any, TypeVar
+
+from ..constants import CloseCode, State
+from ..events import Pong
+from ..exceptions import ConcurrencyError, InvalidState
+from ..http11 import Request, Response
+from ..prepared import PreparedMessage
+from ._receiving import Receiver
+from ._sending import BytesLike, DataLike, Message, each, kind_of, to_bytes
+from ._settings import Settings
+
+__all__ = ["Connection"]
+
+Self = TypeVar("Self", bound="Connection")
+
+#: A full receive queue of which nothing is taken for so long while we close is one that nobody reads any more.
+_ABANDONED = 1.0
+
+
+class Connection(Receiver):
+    """One WebSocket connection: ``async for``, ``recv``, ``send``, ``ping``, ``close``.
+
+    Received messages wait in a queue of at most ``max_queue``; while it is full the peer is not read from, but its
+    control frames are still answered. Any number of tasks may send; one at a time may receive. Every method raises
+    ConnectionClosed once the connection has ended, after the messages that came before its end were received:
+    ConnectionClosedOK after a normal closure, else ConnectionClosedError, whose cause is the error if there was one.
+    """
+
+    def __init__(self, settings: Settings, logger: logging.Logger) -> None:
+        super().__init__(settings)
+        self._logger = logger
+        #: The opening handshake: what was asked and what was answered.
+        self.request: Request | None = None
+        self.response: Response | None = None
+        #: Round-trip time in seconds of the last Ping that was answered; 0.0 before the first.
+        self.latency = 0.0
+        #: Done when the fragmented message that is being sent is complete; other messages must wait for it.
+        self._fragmenting: asyncio.Future[None] | None = None
+        #: Pings of our user that are not answered: who waits, and since when.
+        self._pings: dict[bytes, tuple[asyncio.Future[float], float]] = {}
+        self._uuid: uuid.UUID | None = None
+
+    # What it is
+
+    @property
+    def id(self) -> uuid.UUID:
+        """Identifies the connection, in logs for example."""
+        if self._uuid is None:
+            self._uuid = uuid.uuid4()
+        return self._uuid
+
+    @property
+    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+        """Logs with the connection as the record's ``websocket``."""
+        return logging.LoggerAdapter(self._logger, {"websocket": self})
+
+    @property
+    def local_address(self) -> Any:
+        """Our address as ``socket.getsockname()`` gives it."""
+        return self.transport.get_extra_info("sockname")
+
+    @property
+    def remote_address(self) -> Any:
+        """The peer's address as ``socket.getpeername()`` gives it."""
+        return self.transport.get_extra_info("peername")
+
+    @property
+    def state(self) -> State:
+        """CONNECTING in the opening handshake, then the engine's."""
+        if self._opened:
+            return self._engine.state
+        return State.CLOSED if self._lost.done() else State.CONNECTING
+
+    @property
+    def subprotocol(self) -> str | None:
+        """What was agreed on, if anything."""
+        return self._engine.subprotocol if self._opened else None
+
+    @property
+    def close_code(self) -> int | None:
+        """The peer's close code (RFC 6455 7.1.5), 1006 if there was none; None until the connection is closed."""
+        return self._engine.close_code if self._opened else None
+
+    @property
+    def close_reason(self) -> str | None:
+        """The peer's close reason (RFC 6455 7.1.6); None until the connection is closed."""
+        return self._engine.close_reason if self._opened else None
+
+    # Sending
+
+    async def send(self, message: Message, *, text: bool | None = None) -> None:
+        """Send a message: ``str`` as text, bytes-like as binary, an iterable or async iterable of either in fragments.
+
+        ``text=True`` sends (UTF-8) bytes as text, ``text=False`` a ``str`` as binary. Waits while the peer does not
+        read what was sent before. Cancelled, it has sent all or nothing; but leaving off a fragmented message, or an
+        exception of its iterable, ends the connection with 1011, since the rest of it can never follow.
+
+        Raises ConnectionClosed; TypeError, for a dict too; UnicodeEncodeError when the text has lone surrogates.
+        """
+        if self._write_paused or self._fragmenting is not None:
+            await self._sendable()
+        try:
+            if isinstance(message, str):
+                if text is False:
+                    self._engine.send_binary(message.encode())
+                else:
+                    self._engine.send_text(message)
+            elif isinstance(message, BytesLike):
+                if text is True:
+                    self._engine.send_text(bytes(message))
+                else:
+                    self._engine.send_binary(message)
+            else:
+                await self._send_fragments(message, text)
+                return
+        except InvalidState:
+            await self._raise_closed()
+        self._flush_send(len(message))
+
+    async def _sendable(self) -> None:
+        """Wait until nothing hinders a new message."""
+        while self._write_paused or self._fragmenting is not None:
+            if self._fragmenting is not None:
+                await asyncio.shield(self._fragmenting)
+            elif self._lost.done():
+                return
+            else:
+                await self._writable()
+
+    async def _send_fragments(self, message: Any, text: bool | None) -> None:
+        chunks = each(message)
+        kind: type | None = None
+        done = self._loop.create_future()
+        try:
+            async for chunk in chunks:
+                if kind is None:
+                    kind = kind_of(chunk)
+                    await self._sendable()  # another fragmented message may have begun meanwhile
+                    self._engine.send_fragment(chunk, first=True, fin=False, text=text)
+                    self._fragmenting = done
+                elif kind_of(chunk) is not kind:
+                    raise TypeError("iterable must contain uniform types")
+                else:
+                    self._engine.send_fragment(chunk, first=False, fin=False)
+                self._settle()
+                await self._writable()
+            if kind is not None:
+                self._engine.send_fragment(b"", first=False, fin=True)
+                self._settle()
+        except BaseException:
+            if self._fragmenting is done:
+                self._fail(CloseCode.INTERNAL_ERROR, "error in fragmented message")
+            raise
+        finally:
+            if self._fragmenting is done:
+                self._fragmenting = None
+                done.set_result(None)
+            await chunks.aclose()
+
+    def _send_now(self, prepared: PreparedMessage, max_backlog: int) -> None:
+        """Send without waiting. Raises ConcurrencyError in the middle of a fragmented message; closes a connection of
+        whose output more than ``max_backlog`` bytes wait already."""
+        if self._fragmenting is not None:
+            raise ConcurrencyError("sending a fragmented message")
+        if self._backlog() > max_backlog:
+            self._fail(CloseCode.POLICY_VIOLATION, "too slow")
+            return
+        self._engine.send_prepared(prepared)
+        self._flush_send(len(prepared.payload))
+
+    async def ping(self, data: DataLike | None = None) -> Awaitable[float]:
+        """Send a Ping. Returns an awaitable of the round-trip time in seconds, which need not be awaited.
+
+        Its payload is ``data``, at most 125 bytes, or one made for it. The awaitable raises ConnectionClosed if the
+        connection ends before the answer. Raises ConnectionClosed, and ConcurrencyError while an equal Ping waits for
+        its answer.
+        """
+        payload = None if data is None else to_bytes(data)
+        if payload in self._pings:
+            raise ConcurrencyError("already waiting for a pong with the same data")
+        await self._writable()
+        try:
+            payload = self._engine.send_ping(payload)
+        except InvalidState:
+            await self._raise_closed()
+        waiter: asyncio.Future[float] = self._loop.create_future()
+        self._pings[payload] = (waiter, self._loop.time())
+        self._settle()
+        return waiter
+
+    async def pong(self, data: DataLike = b"") -> None:
+        """Send a Pong that nobody asked for (RFC 6455 5.5.3). Pings are answered without it. Raises ConnectionClosed."""
+        payload = to_bytes(data)
+        await self._writable()
+        try:
+            self._engine.send_pong(payload)
+        except InvalidState:
+            await self._raise_closed()
+        self._settle()
+
+    def _on_pong(self, pong: Pong) -> None:
+        now = self._loop.time()
+        if pong.sent_at is not None:
+            self.latency = now - pong.sent_at
+        for payload in pong.acknowledged:
+            if payload in self._pings:
+                waiter, sent_at = self._pings.pop(payload)
+                self.latency = now - sent_at
+                if not waiter.done():
+                    waiter.set_result(self.latency)
+
+    # The end
+
+    async def __aenter__(self: Self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close(CloseCode.NORMAL_CLOSURE if exc_type is None else CloseCode.INTERNAL_ERROR)
+
+    async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Close the connection and wait until its transport is closed, at most about ``close_timeout``.
+
+        Does nothing but wait when it is closing already. Received messages can still be taken. In the middle of a
+        fragmented message the code is 1011. Cancelling it drops the transport at once. Raises ProtocolError when the
+        code or reason must not be sent.
+        """
+        if self._fragmenting is not None:
+            self._engine.fail(CloseCode.INTERNAL_ERROR, "close during fragmented message")
+        else:
+            with contextlib.suppress(InvalidState):
+                self._engine.send_close(code, reason)
+        if not self._lost.done():
+            self._pump()
+        try:
+            while not self._lost.done():
+                oldest = self._queue[0] if self._paused else None
+                await asyncio.wait([self._lost], timeout=_ABANDONED)
+                if oldest is not None and self._paused and self._queue[0] is oldest:
+                    self._abandon()
+        except asyncio.CancelledError:
+            self.transport.abort()
+            raise
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection and its transport are closed."""
+        await asyncio.shield(self._lost)
+
+    def _on_end(self) -> None:
+        super()._on_end()
+        for waiter, _ in self._pings.values():
+            if not waiter.done():
+                waiter.set_exception(self._closed_error())
+                waiter.exception()  # need not be awaited
+        self._pings.clear()
+        self._wake_senders()
+
+    async def _raise_closed(self) -> Any:
+        if not self._ended:
+            await asyncio.shield(self._lost)
+        raise self._closed_error()

@@ -1,0 +1,119 @@
+# The engine. An extension that embeds it may cimport Connection and FrameReader; calls of the cpdef methods are C calls.
+cimport cython
+from libc.stdint cimport int64_t
+
+from wsproto_fast._codec cimport new_key, utf8_valid
+from wsproto_fast.events cimport new_message
+from wsproto_fast.messages cimport MessageAssembler
+from wsproto_fast.reader cimport FrameReader
+from wsproto_fast.writer cimport FrameWriter
+
+
+cdef class Connection:
+    # rules of this connection
+    cdef readonly object role
+    cdef object _limits
+    cdef object _keepalive
+    cdef object _deflate
+    cdef Py_ssize_t _threshold
+    cdef bint _auto_reply
+    cdef int _delivery
+    cdef int64_t _max_read_ahead
+    cdef int64_t _max_control_frames
+    # parts
+    cdef FrameReader _reader
+    cdef MessageAssembler _messages
+    cdef FrameWriter _writer
+    # events to be told
+    cdef object _event
+    cdef object _events
+    # state
+    cdef int _state
+    cdef bint _paused
+    cdef bint _eof
+    cdef bint _discarding
+    cdef bint _in_place
+    # the fragmented message that we are sending
+    cdef int _send_opcode
+    cdef bint _send_compressed
+    cdef bytes _send_pending
+    # pings
+    cdef dict _pings
+    cdef bytes _keepalive_ping
+    # time
+    cdef bint _clock_wanted
+    cdef bint _close_clock_wanted
+    cdef double _close_by
+    cdef double _ping_at
+    cdef double _pong_by
+    cdef double _release_at
+    cdef double _rate_since
+    cdef bint _heard
+    cdef bint _excused
+    cdef bint _deflate_used
+    cdef int64_t _control_frames
+    # counters
+    cdef int64_t _messages_received
+    cdef int64_t _messages_sent
+    cdef int64_t _bytes_received
+    cdef int64_t _bytes_sent
+    cdef int64_t _pings_received
+    cdef int64_t _pongs_received
+    # how it ended
+    cdef public object subprotocol
+    cdef readonly object close_code
+    cdef readonly object close_reason
+    cdef readonly object close_rcvd
+    cdef readonly object close_sent
+    cdef readonly object close_rcvd_then_sent
+    cdef readonly object close_error
+    cdef readonly object close_transport
+    cdef object __weakref__
+
+    cpdef receive_data(self, object data)
+    cpdef receive_eof(self)
+    @cython.locals(reader=FrameReader)
+    cpdef get_buffer(self, Py_ssize_t sizehint=*)
+    cpdef buffer_updated(self, Py_ssize_t nbytes)
+    cdef int _received(self, Py_ssize_t nbytes) except -1
+    @cython.locals(found=int)
+    cpdef next_event(self)
+    @cython.locals(result=list)
+    cpdef list events(self)
+    @cython.locals(found=int, messages=MessageAssembler, data=object)
+    cpdef dispatch(self, object on_message, object on_event)
+    cpdef pause(self)
+    cpdef resume(self)
+    cdef object _take_event(self)
+    @cython.locals(messages=MessageAssembler, reader=FrameReader, first=bint)
+    cdef object _data_event(self)
+    cdef int _advance(self) except -1
+    @cython.locals(reader=FrameReader, messages=MessageAssembler, opcode=int, payload=bytes)
+    cdef int _parse(self) except -1
+    @cython.locals(reader=FrameReader)
+    cdef bint _data_is_next(self) except -1
+    @cython.locals(reader=FrameReader, payload=bytes)
+    cdef int _look_ahead(self) except -1
+    cdef int _control(self, int opcode, bytes payload) except -1
+    cdef object _match_pong(self, bytes payload)
+    cdef void _receive_close(self, bytes payload) except *
+    cdef int _queue_close(self, object close) except -1
+    cdef int _discard(self) except -1
+    cdef int _finish(self, int code, str reason, object error=*) except -1
+    cdef int _fail(self, int code, str reason, object error) except -1
+    cdef int _grow_close_transport(self, object action) except -1
+    cdef int _send_message(self, int opcode, object data, object compress) except -1
+    cdef int _check_can_send(self) except -1
+    cpdef bytes send_ping(self, object payload=*)
+    cdef int _remember_ping(self, bytes payload, object sent_at) except -1
+    cpdef send_pong(self, object payload=*)
+    cdef int _send_control(self, int first, bytes payload) except -1
+    cpdef send_close(self, int code=*, str reason=*)
+    cpdef fail(self, int code=*, str reason=*)
+    cpdef list data_to_send(self)
+    cpdef next_deadline(self)
+    cpdef handle_timeout(self, double now)
+    cdef int _check_control_rate(self, double now) except -1
+    cdef void _keep_alive(self, object keepalive, double now) except *
+    cdef int _lose_peer(self) except -1
+    cdef int _release_contexts(self, double now) except -1

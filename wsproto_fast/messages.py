@@ -1,0 +1,261 @@
+"""Frames to messages. Knows fragmentation, UTF-8, inflate and their limits; knows no sockets, headers or close codes
+but those that answer its own errors."""
+
+from __future__ import annotations
+
+import codecs
+from typing import TYPE_CHECKING
+
+from ._codec import Accumulator, to_bytes, to_str, utf8_valid
+from .constants import CloseCode, Opcode
+from .exceptions import LocalProtocolError, PayloadTooBig, RemoteProtocolError, TooManyFragments
+from .limits import Limits
+from .reader import FrameReader
+
+if TYPE_CHECKING:
+    from .deflate import PerMessageDeflate
+
+__all__ = ["CHUNKS", "FRAMES", "MESSAGES", "MessageAssembler"]
+
+# When something is delivered: at the end of a message, of each frame, or as soon as bytes arrive.
+MESSAGES = 0
+FRAMES = 1
+CHUNKS = 2
+
+NO_MESSAGE = 0
+TEXT = Opcode.TEXT
+BINARY = Opcode.BINARY
+
+NO_LIMIT = 2**62
+
+
+class MessageAssembler:
+    """Turns the data frames of a reader into messages, or into pieces of them.
+
+    After ``read_payload`` said True, ``data`` is the message or piece, ``kind`` its opcode, ``first`` and ``last`` its
+    place in the message.
+    """
+
+    __slots__ = (
+        "_accumulator",
+        "_begun",
+        "_compressed",
+        "_decode_text",
+        "_decoder",
+        "_deflate",
+        "_delivery",
+        "_filled",
+        "_fragments",
+        "_frame_size",
+        "_max_fragments",
+        "_max_frame",
+        "_max_size",
+        "_view",
+        "data",
+        "first",
+        "inflated",
+        "kind",
+        "last",
+        "opcode",
+        "size",
+    )
+
+    def __init__(self, limits: Limits, deflate: PerMessageDeflate | None, decode_text: bool, delivery: int) -> None:
+        self._max_size = NO_LIMIT if limits.max_message_size is None else limits.max_message_size
+        self._max_frame = NO_LIMIT if limits.max_fragment_size is None else limits.max_fragment_size
+        self._max_fragments = NO_LIMIT if limits.max_fragments is None else limits.max_fragments
+        self._deflate = deflate
+        self._decode_text = decode_text
+        self._delivery = delivery
+        # the message that is open
+        self.opcode: int = NO_MESSAGE
+        self.size = 0  # bytes after inflate
+        self._compressed = False
+        self._begun = False  # some of it was taken already
+        self._fragments = 0
+        self._frame_size = 0
+        self.inflated = False  # something was, since somebody last looked
+        self._accumulator: Accumulator | None = None
+        self._decoder: codecs.IncrementalDecoder | None = None
+        # receive in place
+        self._filled = 0
+        self._view: memoryview | None = None
+        # what is ready
+        self.data: str | bytes = b""
+        self.kind = BINARY
+        self.first = False
+        self.last = False
+
+    def begin_frame(self, reader: FrameReader) -> None:
+        """Check the header of a data frame against the open message and the limits."""
+        if reader.opcode:
+            # RFC 6455 5.4: fragments of one message must not be interleaved with those of another
+            if self.opcode != NO_MESSAGE:
+                raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, "expected a continuation frame")
+            self.opcode = reader.opcode
+            self._compressed = reader.rsv1
+            self._begun = False
+            self.size = 0
+            self._fragments = 0
+        elif self.opcode == NO_MESSAGE:
+            raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, "unexpected continuation frame")
+        self._fragments += 1
+        self._frame_size = 0
+        if self._fragments > self._max_fragments:
+            raise TooManyFragments(self._max_fragments)
+        room = self._room()
+        if self._compressed:
+            room += (room >> 3) + 1024  # deflate may lengthen what it cannot compress
+        if reader.remaining > room:
+            raise self._too_big(None if self._compressed else reader.remaining)
+
+    def _room(self) -> int:
+        """How many more bytes after inflate the current frame may bring."""
+        message = self._max_size - self.size
+        frame = self._max_frame - self._frame_size
+        return frame if frame < message else message
+
+    def _too_big(self, size: int | None) -> PayloadTooBig:
+        if self._max_frame - self._frame_size < self._max_size - self.size:
+            return PayloadTooBig(size, self._max_frame)
+        return PayloadTooBig(size, self._max_size, self.size)
+
+    def read_payload(self, reader: FrameReader) -> bool:
+        """Take what has arrived of the current frame's payload. True: something is ready.
+
+        False with ``reader.in_frame`` set: more bytes must come first.
+        """
+        n = reader.available()
+        if (
+            not self._begun
+            and reader.fin
+            and n == reader.remaining
+            and self._delivery == MESSAGES
+            and not self._compressed
+        ):
+            self._read_whole(reader, n)
+            return True
+        self._read_piece(reader, n)
+        if reader.in_frame:
+            if self._delivery != CHUNKS or self._accumulator is None or self._accumulator.size == 0:
+                return False
+        elif not reader.fin and self._delivery == MESSAGES:
+            return False
+        self._deliver(reader)
+        return True
+
+    def _read_whole(self, reader: FrameReader, n: int) -> None:
+        # RFC 6455 8.1: text that is not UTF-8 fails the connection
+        if self.opcode == TEXT:
+            self.kind = TEXT
+            data: str | bytes | None
+            if self._decode_text:
+                data = to_str(reader.data, reader.pos, n, reader.key)
+            else:
+                data = to_bytes(reader.data, reader.pos, n, reader.key)
+                if not utf8_valid(data):
+                    data = None
+            if data is None:
+                raise _invalid_text()
+            self.data = data
+        else:
+            self.kind = BINARY
+            self.data = to_bytes(reader.data, reader.pos, n, reader.key)
+        reader.consume(n)
+        self.opcode = NO_MESSAGE
+
+    def _read_piece(self, reader: FrameReader, n: int) -> None:
+        accumulator = self._accumulator
+        if accumulator is None:
+            accumulator = self._accumulator = Accumulator()
+        if not self._begun:
+            self._begun = True
+            self.first = True
+            accumulator.begin(self.opcode == TEXT)
+        if self._filled:
+            n = self._filled
+            self._filled = 0
+            self._release_view()
+            valid = accumulator.commit(n, reader.key)
+            reader.skip(n)
+        elif self._compressed:
+            piece = to_bytes(reader.data, reader.pos, n, reader.key)
+            reader.consume(n)
+            data = self._inflate(piece, reader.fin and not reader.in_frame)
+            n = len(data)
+            valid = accumulator.write(data, 0, n, -1)
+        else:
+            valid = accumulator.write(reader.data, reader.pos, n, reader.key)
+            reader.consume(n)
+        self.size += n
+        self._frame_size += n
+        if not valid:
+            raise _invalid_text()
+
+    def _inflate(self, piece: bytes, fin: bool) -> bytes:
+        assert self._deflate is not None  # else RSV1 would be reserved
+        self.inflated = True
+        try:
+            return self._deflate.decompress(piece, fin=fin, max_length=self._room())
+        except PayloadTooBig:
+            raise self._too_big(None) from None
+
+    def _deliver(self, reader: FrameReader) -> None:
+        accumulator = self._accumulator
+        assert accumulator is not None
+        last = reader.fin and not reader.in_frame
+        if last and accumulator.text and not accumulator.complete():
+            raise _invalid_text()
+        if not accumulator.text:
+            self.kind = BINARY
+            self.data = accumulator.take_bytes()
+        else:
+            self.kind = TEXT
+            if not self._decode_text:
+                self.data = accumulator.take_bytes()
+            elif self._delivery == MESSAGES:
+                self.data = accumulator.take_str()
+            else:
+                if self._decoder is None:
+                    self._decoder = codecs.getincrementaldecoder("utf-8")()
+                self.data = self._decoder.decode(accumulator.take_bytes(), last)
+        self.last = last
+        if last:
+            self.opcode = NO_MESSAGE
+            self._accumulator = None
+            self._decoder = None
+
+    # -- receive in place ------------------------------------------------------
+
+    def space(self, want: int) -> memoryview | None:
+        """Memory of the open message for the next ``want`` bytes of its frame; None where that does not apply."""
+        if self._compressed or self._accumulator is None or self._filled:
+            return None
+        self._view = self._accumulator.space(want)
+        return self._view
+
+    def filled(self, nbytes: int) -> None:
+        """``nbytes`` were written to ``space()``."""
+        if self._view is None or not 0 <= nbytes <= len(self._view):
+            raise LocalProtocolError("more bytes than get_buffer() gave room for")
+        self._filled = nbytes
+
+    def _release_view(self) -> None:
+        if self._view is not None:
+            try:
+                self._view.release()
+            except BufferError:  # an event loop still holds it; the accumulator copes
+                pass
+            self._view = None
+
+    def clear(self) -> None:
+        """Drop the open message."""
+        self.opcode = NO_MESSAGE
+        self._filled = 0
+        self._release_view()
+        self._accumulator = None
+        self._decoder = None
+
+
+def _invalid_text() -> RemoteProtocolError:
+    return RemoteProtocolError(CloseCode.INVALID_DATA, "invalid UTF-8 in text message")

@@ -1,0 +1,105 @@
+"""Frames to bytes. Knows headers, masks and how to join what is small; knows no messages and no state machine."""
+
+from __future__ import annotations
+
+from ._codec import build_frame, frame_header, new_key
+from .constants import Role
+
+__all__ = ["FrameWriter"]
+
+# From this size on a payload that needs no mask goes out by reference: joining it would cost a copy that a second
+# buffer in one writev() does not.
+BY_REFERENCE = 4096
+
+FIN = 0x80
+PONG = 0x8A
+
+# Pongs that may wait in the output. Over that a new Ping replaces the last one (RFC 6455 5.5.3 allows it), so that
+# pings to which the peer does not read the answers cost no memory.
+MAX_PONGS = 16
+
+
+class FrameWriter:
+    """The output that nobody has taken yet."""
+
+    __slots__ = ("_chunks", "_large", "_masked", "_pong", "_pongs", "size")
+
+    def __init__(self, role: Role) -> None:
+        self._masked = role == Role.CLIENT  # RFC 6455 5.1
+        self._chunks: list[bytes] = []
+        self._large = False
+        self._pongs = 0
+        self._pong: bytes | None = None
+        self.size = 0
+
+    def write(self, first: int, payload: str | bytes | bytearray | memoryview) -> None:
+        """Queue a frame with this first byte."""
+        if self._masked:
+            frame = build_frame(first, payload, new_key())
+        else:
+            if isinstance(payload, str) and len(payload) >= BY_REFERENCE:
+                payload = payload.encode()
+            if type(payload) is bytes and len(payload) >= BY_REFERENCE:
+                frame = frame_header(first, len(payload), -1)
+                self.append(frame)
+                frame = payload
+            else:
+                frame = build_frame(first, payload, -1)
+        self.append(frame)
+
+    def append(self, frame: bytes) -> None:
+        """Queue bytes that are a frame already, or a part of one."""
+        if len(frame) >= BY_REFERENCE:
+            self._large = True
+        self._chunks.append(frame)
+        self.size += len(frame)
+
+    def write_pong(self, payload: bytes) -> None:
+        """Queue the answer to a Ping; where too many wait, only the latest is answered (RFC 6455 5.5.3)."""
+        if self._pongs < MAX_PONGS:
+            self._pongs += 1
+            self.write(PONG, payload)
+        else:
+            self._pong = payload
+
+    def write_close(self, payload: bytes) -> None:
+        """Queue a Close frame, the last frame of all."""
+        self._flush_pong()
+        self.write(FIN | 0x8, payload)
+
+    def _flush_pong(self) -> None:
+        if self._pong is not None:
+            payload = self._pong
+            self._pong = None
+            self.write(PONG, payload)
+
+    def take(self) -> list[bytes]:
+        """All output, small frames joined. The writer is empty then."""
+        self._flush_pong()
+        chunks = self._chunks
+        self._chunks = []
+        self._pongs = 0
+        self.size = 0
+        if len(chunks) < 2:
+            self._large = False
+            return chunks
+        if not self._large:
+            return [b"".join(chunks)]
+        self._large = False
+        return _join_small(chunks)
+
+
+def _join_small(chunks: list[bytes]) -> list[bytes]:
+    joined: list[bytes] = []
+    small: list[bytes] = []
+    for chunk in chunks:
+        if len(chunk) < BY_REFERENCE:
+            small.append(chunk)
+        else:
+            if small:
+                joined.append(b"".join(small))
+                small = []
+            joined.append(chunk)
+    if small:
+        joined.append(b"".join(small))
+    return joined
