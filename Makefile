@@ -160,7 +160,7 @@ fuzz-py: $(BUILT) $(VENV)/.extra-fuzz ## the fuzz targets in Python
 	  grep -E 'Done|DONE' $$work.log | tail -n 1; \
 	done
 
-fuzz: fuzz-py ## every fuzz target for FUZZ_SECONDS each
+fuzz: fuzz-c fuzz-py ## every fuzz target for FUZZ_SECONDS each
 
 test-all: ## `make test` on every CPython >= 3.10 on PATH and under pyenv
 	@declare -A found; \

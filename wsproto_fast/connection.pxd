@@ -8,6 +8,11 @@ from wsproto_fast.messages cimport MessageAssembler
 from wsproto_fast.reader cimport FrameReader
 from wsproto_fast.writer cimport FrameWriter
 
+cdef int BINARY, CHUNKS, CONT, CONTROL, FIN, FRAMES, MESSAGES, NO_MESSAGE, PING, PONG, RSV1, TEXT
+cdef int NOTHING, DATA, EVENT
+cdef int OPEN, CLOSING, CLOSED
+cdef double NEVER
+
 
 cdef class Connection:
     # rules of this connection
@@ -90,8 +95,6 @@ cdef class Connection:
     cdef int _advance(self) except -1
     @cython.locals(reader=FrameReader, messages=MessageAssembler, opcode=int, payload=bytes)
     cdef int _parse(self) except -1
-    @cython.locals(reader=FrameReader)
-    cdef bint _data_is_next(self) except -1
     @cython.locals(reader=FrameReader, payload=bytes)
     cdef int _look_ahead(self) except -1
     cdef int _control(self, int opcode, bytes payload) except -1

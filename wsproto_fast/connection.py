@@ -10,12 +10,31 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ._codec import new_key, utf8_valid
-from .constants import Close, CloseCode, CloseTransport, Opcode, Role, State
+from .constants import (
+    BINARY,
+    CHUNKS,
+    CONT,
+    CONTROL,
+    FIN,
+    FRAMES,
+    MESSAGES,
+    NO_LIMIT,
+    NO_MESSAGE,
+    PING,
+    PONG,
+    RSV1,
+    TEXT,
+    Close,
+    CloseCode,
+    CloseTransport,
+    Role,
+    State,
+)
 from .events import Closed, CloseReceived, Event, Fragment, Ping, Pong, new_message
 from .exceptions import InvalidState, LocalProtocolError, RemoteProtocolError, WebSocketException
 from .limits import Keepalive, Limits
-from .messages import CHUNKS, FRAMES, MESSAGES, NO_LIMIT, NO_MESSAGE, MessageAssembler
-from .reader import RECEIVE_SIZE, FrameReader
+from .messages import MessageAssembler
+from .reader import FrameReader
 from .writer import FrameWriter
 
 if TYPE_CHECKING:
@@ -28,15 +47,6 @@ __all__ = ["Connection", "Stats"]
 NOTHING = 0
 DATA = 1
 EVENT = 2
-
-TEXT = Opcode.TEXT
-BINARY = Opcode.BINARY
-
-CONTROL_BIT = 0x8
-FIN = 0x80
-RSV1 = 0x40
-PING = 0x89
-PONG = 0x8A
 
 # States as C integers.
 OPEN = 1
@@ -247,12 +257,7 @@ class Connection:
         """
         reader = self._reader
         self._in_place = False
-        if (
-            reader.in_frame
-            and reader.remaining >= RECEIVE_SIZE // 2
-            and reader.pos == reader.end
-            and not self._paused
-        ):
+        if reader.wants_in_place() and not self._paused:
             view = self._messages.space(reader.remaining)
             if view is not None:
                 self._in_place = True
@@ -368,15 +373,15 @@ class Connection:
         reader = self._reader
         messages = self._messages
         while not self._discarding:
-            if self._paused and self._data_is_next():
+            if self._paused and reader.data_is_next():
                 return self._look_ahead()
             if not reader.in_frame:
                 if not reader.read_header():
                     break
-                if reader.opcode & CONTROL_BIT:
+                if reader.opcode & CONTROL:
                     opcode = reader.opcode
                     payload = reader.take_control()
-                    if reader.seen_ahead and opcode != Opcode.CLOSE:
+                    if reader.seen_ahead:
                         continue
                     self._control(opcode, payload)
                     return EVENT
@@ -394,12 +399,6 @@ class Connection:
             return self._advance()
         return NOTHING
 
-    def _data_is_next(self) -> bool:
-        reader = self._reader
-        if reader.in_frame:
-            return True
-        return reader.pos < reader.end and not reader.data[reader.pos] & CONTROL_BIT
-
     def _look_ahead(self) -> int:
         reader = self._reader
         payload = reader.control_ahead()
@@ -415,13 +414,13 @@ class Connection:
         self._control_frames += 1
         if self._control_frames > self._max_control_frames:
             self._clock_wanted = True
-        if opcode == Opcode.PING:
+        if opcode == PING:
             self._pings_received += 1
             # RFC 6455 5.5.2: answer a Ping unless a Close frame came before it
             if self._auto_reply:
                 self._writer.write_pong(payload)
             self._event = Ping(payload)
-        elif opcode == Opcode.PONG:
+        elif opcode == PONG:
             self._pongs_received += 1
             self._event = self._match_pong(payload)
         else:
@@ -479,13 +478,13 @@ class Connection:
             reason = self.close_rcvd.reason
         self._state = CLOSED
         self._discard()
-        self.close_code = code
+        self.close_code = int(code)
         self.close_reason = reason
         self.close_error = error
         self._ping_at = self._pong_by = NEVER
         if self._events is None:
             self._events = deque()
-        self._events.append(Closed(code, reason, error))
+        self._events.append(Closed(int(code), reason, error))
         if error is not None or self.close_rcvd is None:
             self._grow_close_transport(CloseTransport.SHUTDOWN)
         elif self.role == Role.SERVER:
@@ -495,7 +494,7 @@ class Connection:
     def _fail(self, code: int, reason: str, error: WebSocketException) -> None:
         """RFC 6455 7.1.7: tell the peer why, unless a Close frame was sent already, and stop."""
         if self.close_sent is None:
-            self._queue_close(Close(code, _cut_reason(reason)))
+            self._queue_close(Close(int(code), _cut_reason(reason)))
         self._finish(code, reason, error)
 
     def _grow_close_transport(self, action: CloseTransport) -> None:
@@ -571,7 +570,7 @@ class Connection:
                 raise LocalProtocolError("no fragmented message is open: begin with first=True")
             opcode = self._send_opcode
             compressed = self._send_compressed
-            head = Opcode.CONT
+            head = CONT
         if opcode == TEXT:
             payload = _encode(data) if isinstance(data, str) else bytes(memoryview(data))
             pending = _check_text(self._send_pending + payload, fin)
@@ -629,7 +628,7 @@ class Connection:
             data = _control_payload(payload)
             if self._pings and data in self._pings:
                 raise LocalProtocolError("a ping with this payload is already waiting for its pong")
-        self._send_control(PING, data)
+        self._send_control(FIN | PING, data)
         self._remember_ping(data, None)
         return data
 
@@ -640,7 +639,7 @@ class Connection:
 
     def send_pong(self, payload: str | bytes | bytearray | memoryview = b"") -> None:
         """Send a Pong, as the answer to a Ping with ``auto_reply=False`` or unasked for (RFC 6455 5.5.3)."""
-        self._send_control(PONG, _control_payload(payload))
+        self._send_control(FIN | PONG, _control_payload(payload))
 
     def _send_control(self, first: int, payload: bytes) -> None:
         if self._state == CLOSED:
@@ -790,7 +789,7 @@ def _sendable(code: int) -> bool:
 
 def _parse_close(payload: bytes) -> Close:
     if not payload:
-        return Close(CloseCode.NO_STATUS_RCVD, "")
+        return Close(int(CloseCode.NO_STATUS_RCVD), "")
     if len(payload) == 1:
         raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, "close frame with half a code")
     code = int.from_bytes(payload[:2], "big")
@@ -809,7 +808,7 @@ def _checked_close(code: int, reason: str) -> Close:
         raise LocalProtocolError(f"close code {int(code)} must not be sent; use 1000-1003, 1007-1014 or 3000-4999")
     if len(_encode(reason)) > 123:
         raise LocalProtocolError("a close reason has at most 123 bytes")
-    return Close(code, reason)
+    return Close(int(code), reason)
 
 
 def _cut_reason(reason: str) -> str:

@@ -64,6 +64,25 @@ class CloseTransport(enum.IntEnum):
     ABORT = 3  # drop it at once, without waiting for unsent output
 
 
+# Plain integers for the engine's inner loops; the compiled modules keep them in C variables.
+NO_MESSAGE = 0
+CONT = int(Opcode.CONT)
+TEXT = int(Opcode.TEXT)
+BINARY = int(Opcode.BINARY)
+CLOSE = int(Opcode.CLOSE)
+PING = int(Opcode.PING)
+PONG = int(Opcode.PONG)
+CONTROL = 0x08  # the bit of an opcode that makes it a control frame (RFC 6455 5.5)
+FIN = 0x80  # bits of a frame's first byte
+RSV1 = 0x40
+
+# When data is delivered: at the end of a message, of each frame, or as soon as bytes arrive.
+MESSAGES = 0
+FRAMES = 1
+CHUNKS = 2
+
+NO_LIMIT = 2**62
+
 _CLOSE_CODE_WORDS = {
     CloseCode.NORMAL_CLOSURE: "OK",
     CloseCode.GOING_AWAY: "going away",

@@ -62,8 +62,8 @@ _DEFAULT_CONFIG = DeflateConfig()
 _OBJECT = 64  # what a bytes object costs besides its bytes, roughly
 
 # Blocks with BFINAL set in one message. A restart costs 1-2 us, and copies at most this much of what follows it.
-_MAX_RESTARTS = 4096
-_RESTART_STEP = 4096
+_MAX_FINAL_BLOCKS = 4096
+_STEP = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +198,7 @@ class PerMessageDeflate:
     """
 
     __slots__ = (
-        *("_deflater", "_inflater", "_keep_deflater", "_keep_inflater", "_recent", "_restarts"),
+        *("_deflater", "_final_blocks", "_inflater", "_keep_deflater", "_keep_inflater", "_recent"),
         *("_role", "_room", "_started", "_window", "config", "parameters"),
     )
 
@@ -222,7 +222,7 @@ class PerMessageDeflate:
         self._room = 2 * self._window
         # the message being received: has it begun, and its blocks with BFINAL set
         self._started = False
-        self._restarts = 0
+        self._final_blocks = 0
 
     @property
     def active(self) -> bool:
@@ -282,7 +282,7 @@ class PerMessageDeflate:
         """
         if max_length < 0:
             raise ValueError("max_length must not be negative")
-        limit = max_length + 1 if max_length < sys.maxsize else max_length  # never 0, zlib's word for "no limit"
+        limit = max_length + 1 if max_length < sys.maxsize else sys.maxsize  # never 0, zlib's "no limit"
         inflater = self._inflater
         if inflater is None or not self._started:
             if not data:
@@ -310,7 +310,7 @@ class PerMessageDeflate:
                 # RFC 7692 7.2.2: "Append 4 octets of 0x00 0x00 0xff 0xff to the tail end of the payload"
                 if inflater is not None and (inflater.decompress(_TAIL_AND_PROBE, 1) or inflater.eof):
                     raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, "compressed message ends inside a block")
-                if self._keep_inflater and not self._restarts:
+                if self._keep_inflater and not self._final_blocks:
                     self._started = False
                 else:
                     self._end_message()
@@ -365,7 +365,7 @@ class PerMessageDeflate:
 
     def _end_message(self) -> None:
         self._started = False
-        self._restarts = 0
+        self._final_blocks = 0
         if not self._keep_inflater:
             self._inflater = None
             if self._recent:
@@ -379,24 +379,21 @@ class PerMessageDeflate:
         with that window. Leaves no inflater when nothing follows the block. Returns all output, cut at ``limit``.
         """
         outputs = [output]
-        limit -= len(output)
-        self._recent.append(output)
         rest = memoryview(inflater.unused_data)
-        self._inflater = None
-        while rest and limit:
-            inflater = self._inflater
-            if inflater is None:
-                self._restarts += 1
-                if self._restarts > _MAX_RESTARTS:
-                    raise RemoteProtocolError(CloseCode.MESSAGE_TOO_BIG, "too many final blocks in one message")
-                inflater = self._new_inflater()  # trims what we remember
-            step = rest[:_RESTART_STEP]
-            output = inflater.decompress(step, limit)
-            outputs.append(output)
+        while True:
             limit -= len(output)
             self._recent.append(output)
-            rest = rest[len(step) - len(inflater.unused_data) :]
             if inflater.eof:
                 self._inflater = None
+                self._final_blocks += 1
+                if self._final_blocks > _MAX_FINAL_BLOCKS:
+                    raise RemoteProtocolError(CloseCode.MESSAGE_TOO_BIG, "too many final blocks in one message")
+            if not rest or not limit:
+                break
+            inflater = self._inflater or self._new_inflater()
+            step = rest[:_STEP]
+            output = inflater.decompress(step, limit)
+            outputs.append(output)
+            rest = rest[len(step) - len(inflater.unused_data) :]
         self._trim()
         return b"".join(outputs)

@@ -5,6 +5,9 @@ from libc.stdint cimport int64_t
 from wsproto_fast._codec cimport Accumulator, to_bytes, to_str, utf8_valid
 from wsproto_fast.reader cimport FrameReader
 
+cdef int CHUNKS, MESSAGES, NO_MESSAGE, TEXT
+cdef object _TEXT_KIND, _BINARY_KIND
+
 
 cdef class MessageAssembler:
     # rules of this connection

@@ -7,7 +7,7 @@ import codecs
 from typing import TYPE_CHECKING
 
 from ._codec import Accumulator, to_bytes, to_str, utf8_valid
-from .constants import CloseCode, Opcode
+from .constants import CHUNKS, MESSAGES, NO_LIMIT, NO_MESSAGE, TEXT, CloseCode, Opcode
 from .exceptions import LocalProtocolError, PayloadTooBig, RemoteProtocolError, TooManyFragments
 from .limits import Limits
 from .reader import FrameReader
@@ -15,18 +15,10 @@ from .reader import FrameReader
 if TYPE_CHECKING:
     from .deflate import PerMessageDeflate
 
-__all__ = ["CHUNKS", "FRAMES", "MESSAGES", "MessageAssembler"]
+__all__ = ["MessageAssembler"]
 
-# When something is delivered: at the end of a message, of each frame, or as soon as bytes arrive.
-MESSAGES = 0
-FRAMES = 1
-CHUNKS = 2
-
-NO_MESSAGE = 0
-TEXT = Opcode.TEXT
-BINARY = Opcode.BINARY
-
-NO_LIMIT = 2**62
+_TEXT_KIND = Opcode.TEXT
+_BINARY_KIND = Opcode.BINARY
 
 
 class MessageAssembler:
@@ -82,7 +74,7 @@ class MessageAssembler:
         self._view: memoryview | None = None
         # what is ready
         self.data: str | bytes = b""
-        self.kind = BINARY
+        self.kind = _BINARY_KIND
         self.first = False
         self.last = False
 
@@ -147,7 +139,7 @@ class MessageAssembler:
     def _read_whole(self, reader: FrameReader, n: int) -> None:
         # RFC 6455 8.1: text that is not UTF-8 fails the connection
         if self.opcode == TEXT:
-            self.kind = TEXT
+            self.kind = _TEXT_KIND
             data: str | bytes | None
             if self._decode_text:
                 data = to_str(reader.data, reader.pos, n, reader.key)
@@ -159,7 +151,7 @@ class MessageAssembler:
                 raise _invalid_text()
             self.data = data
         else:
-            self.kind = BINARY
+            self.kind = _BINARY_KIND
             self.data = to_bytes(reader.data, reader.pos, n, reader.key)
         reader.consume(n)
         self.opcode = NO_MESSAGE
@@ -207,10 +199,10 @@ class MessageAssembler:
         if last and accumulator.text and not accumulator.complete():
             raise _invalid_text()
         if not accumulator.text:
-            self.kind = BINARY
+            self.kind = _BINARY_KIND
             self.data = accumulator.take_bytes()
         else:
-            self.kind = TEXT
+            self.kind = _TEXT_KIND
             if not self._decode_text:
                 self.data = accumulator.take_bytes()
             elif self._delivery == MESSAGES:

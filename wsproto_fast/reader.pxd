@@ -4,6 +4,10 @@ from libc.stdint cimport int64_t
 
 from wsproto_fast._codec cimport read_header, rotate_key, to_bytes
 
+cdef int CONTROL, FIN, PING, PONG, RSV1
+cdef int RECEIVE_SIZE
+cdef int _VALID_OPCODES
+
 
 cdef class FrameReader:
     # input window: data[pos:end]
@@ -45,6 +49,8 @@ cdef class FrameReader:
     cdef object _illegal(self, int first, int second, int64_t length)
     @cython.locals(have=Py_ssize_t)
     cdef Py_ssize_t available(self) noexcept
+    cdef bint wants_in_place(self) noexcept
+    cdef bint data_is_next(self) except -1
     cdef int consume(self, Py_ssize_t n) except -1
     cdef int skip(self, Py_ssize_t n) except -1
     @cython.locals(n=Py_ssize_t, payload=bytes)

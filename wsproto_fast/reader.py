@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ._codec import read_header, rotate_key, to_bytes
-from .constants import CloseCode, Role
+from .constants import CONTROL, FIN, PING, PONG, RSV1, CloseCode, Role
 from .exceptions import LocalProtocolError, RemoteProtocolError
 
 __all__ = ["FrameReader"]
@@ -179,15 +179,15 @@ class FrameReader:
             or (second & 0x80) != self._mask_bit
             or length < 0
             or not (_VALID_OPCODES >> opcode) & 1
-            or (opcode >= 8 and (length > 125 or (first & 0xC0) != 0x80))
-            or (opcode == 0 and first & 0x40)
+            or (opcode & CONTROL and (length > 125 or (first & (FIN | RSV1)) != FIN))
+            or (opcode == 0 and first & RSV1)
         ):
             raise self._illegal(first, second, length)
-        if opcode >= 8 and length > self.end - self.pos - size:
+        if opcode & CONTROL and length > self.end - self.pos - size:
             return False  # a control frame is taken whole
         self.opcode = opcode
-        self.fin = first >= 0x80
-        self.rsv1 = (first & 0x40) != 0
+        self.fin = (first & FIN) != 0
+        self.rsv1 = (first & RSV1) != 0
         self.remaining = length
         self.key = key
         self.seen_ahead = self.pos < self.ahead
@@ -197,7 +197,7 @@ class FrameReader:
 
     def _illegal(self, first: int, second: int, length: int) -> RemoteProtocolError:
         opcode = first & 0x0F
-        if first & self.reserved_bits or first & 0x40:
+        if first & self.reserved_bits or first & RSV1:
             # RFC 6455 5.2 and RFC 7692 6: RSV1 only on the first frame of a message, and only when negotiated
             reason = "reserved bits must be 0"
         elif not (_VALID_OPCODES >> opcode) & 1:
@@ -207,7 +207,7 @@ class FrameReader:
         elif length < 0:
             # RFC 6455 5.2: the minimal number of bytes must be used; the most significant bit must be 0
             reason = "invalid payload length"
-        elif not first & 0x80:
+        elif not first & FIN:
             reason = "fragmented control frame"
         else:
             reason = "control frame too long"
@@ -230,6 +230,14 @@ class FrameReader:
             self.key = rotate_key(self.key, n)
         else:
             self.in_frame = False
+
+    def wants_in_place(self) -> bool:
+        """Whether so much of the current payload is missing that it should be read straight into the message."""
+        return self.in_frame and self.pos == self.end and self.remaining >= RECEIVE_SIZE // 2
+
+    def data_is_next(self) -> bool:
+        """Whether what comes next is a data frame, or more of one."""
+        return self.in_frame or (self.pos < self.end and not self.data[self.pos] & CONTROL)
 
     def take_control(self) -> bytes:
         """The payload of the control frame whose header was just read."""
@@ -255,12 +263,12 @@ class FrameReader:
             size, first, second, length, key = read_header(self.data, self.ahead, self.end)
             if size == 0 or length < 0 or (second & 0x80) != self._mask_bit:
                 return None
-            if (first & 0x0F) < 8:
+            if not first & CONTROL:
                 if length > self.end - self.ahead - size:
                     return None
                 self.ahead += size + length
                 continue
-            if first not in (0x89, 0x8A) or length > 125 or length > self.end - self.ahead - size:
+            if (first != FIN | PING and first != FIN | PONG) or length > 125 or length > self.end - self.ahead - size:
                 return None
             payload = to_bytes(self.data, self.ahead + size, length, key)
             self.ahead += size + length

@@ -3,6 +3,9 @@ cimport cython
 
 from wsproto_fast._codec cimport build_frame, frame_header, new_key
 
+cdef int CLOSE, FIN, PONG
+cdef int BY_REFERENCE, MAX_PONGS
+
 
 cdef class FrameWriter:
     cdef bint _masked

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from ._codec import build_frame, frame_header, new_key
-from .constants import Role
+from .constants import CLOSE, FIN, PONG, Role
 
 __all__ = ["FrameWriter"]
 
 # From this size on a payload that needs no mask goes out by reference: joining it would cost a copy that a second
 # buffer in one writev() does not.
 BY_REFERENCE = 4096
-
-FIN = 0x80
-PONG = 0x8A
 
 # Pongs that may wait in the output. Over that a new Ping replaces the last one (RFC 6455 5.5.3 allows it), so that
 # pings to which the peer does not read the answers cost no memory.
@@ -58,20 +55,20 @@ class FrameWriter:
         """Queue the answer to a Ping; where too many wait, only the latest is answered (RFC 6455 5.5.3)."""
         if self._pongs < MAX_PONGS:
             self._pongs += 1
-            self.write(PONG, payload)
+            self.write(FIN | PONG, payload)
         else:
             self._pong = payload
 
     def write_close(self, payload: bytes) -> None:
         """Queue a Close frame, the last frame of all."""
         self._flush_pong()
-        self.write(FIN | 0x8, payload)
+        self.write(FIN | CLOSE, payload)
 
     def _flush_pong(self) -> None:
         if self._pong is not None:
             payload = self._pong
             self._pong = None
-            self.write(PONG, payload)
+            self.write(FIN | PONG, payload)
 
     def take(self) -> list[bytes]:
         """All output, small frames joined. The writer is empty then."""

@@ -45,7 +45,9 @@ class Link(asyncio.BufferedProtocol):
         self._reading_paused = False
         self._write_paused = False
         self._drain_waiters: dict[asyncio.Future[None], None] = {}
-        self._corked = 0
+        #: Payload bytes given to the engine whose frames the transport does not have yet.
+        self._waiting = 0
+        self._corked = False
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: float | None = None
         self._close_transport = CloseTransport.KEEP
@@ -189,22 +191,29 @@ class Link(asyncio.BufferedProtocol):
 
         Then their replies leave together: when the last one is there, or at the end of this turn of the loop.
         """
-        if self._more_received() and self._corked + size < _CORK_SIZE:
+        if self._more_received() and self._waiting + size < _CORK_SIZE and not self._write_paused:
+            self._waiting += size
             if not self._corked:
+                self._corked = True
                 self._loop.call_soon(self._uncork)
-            self._corked += size + 1
         else:
+            self._waiting += size
             self._settle()
 
     def _more_received(self) -> bool:
         raise NotImplementedError
 
     def _uncork(self) -> None:
-        self._corked = 0
+        self._corked = False
         self._settle()
+
+    def _backlog(self) -> int:
+        """How many bytes that were sent are not written, about."""
+        return self._waiting + self.transport.get_write_buffer_size()
 
     def _write(self) -> None:
         chunks = self._engine.data_to_send()
+        self._waiting = 0
         if self.transport.is_closing():
             return
         if len(chunks) == 1:
