@@ -60,6 +60,8 @@ class Link(asyncio.BufferedProtocol):
         def __getattr__(self, name: str) -> object:
             if name == "_engine":
                 raise InvalidState("the opening handshake is not over")
+            if name == "_handshake":
+                raise InvalidState("the opening handshake is over")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     # What subclasses do

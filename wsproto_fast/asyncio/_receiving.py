@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import collections
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Literal, overload
 
 from ..constants import CloseCode
 from ..events import Closed, Event, Fragment, Pong
@@ -49,8 +49,17 @@ class Receiver(Link):
         except ConnectionClosedOK:
             raise StopAsyncIteration from None
 
-    async def recv(self, decode: bool | None = None) -> Any:
-        """The next message: ``str`` for text and ``bytes`` for binary, always ``str`` or ``bytes`` if ``decode`` says so.
+    @overload
+    async def recv(self, decode: Literal[True]) -> str: ...
+
+    @overload
+    async def recv(self, decode: Literal[False]) -> bytes: ...
+
+    @overload
+    async def recv(self, decode: bool | None = None) -> str | bytes: ...
+
+    async def recv(self, decode: bool | None = None) -> str | bytes:
+        """The next message: ``str`` for text and ``bytes`` for binary; ``decode`` True or False: ``str`` or ``bytes``.
 
         Cancelling it loses nothing. Raises ConnectionClosed, and ConcurrencyError while another task is in it.
         """
@@ -63,7 +72,16 @@ class Receiver(Link):
             data = await self._join(data)
         return data if decode is None else self._convert(data, decode)
 
-    async def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[Any]:
+    @overload
+    def recv_streaming(self, decode: Literal[True]) -> AsyncIterator[str]: ...
+
+    @overload
+    def recv_streaming(self, decode: Literal[False]) -> AsyncIterator[bytes]: ...
+
+    @overload
+    def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[str | bytes]: ...
+
+    async def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[str | bytes]:
         """The next message frame by frame, as its frames arrive; ``decode`` as for ``recv``.
 
         Must be read to its end: a message left in the middle makes the connection unusable for receiving. Raises what
@@ -121,7 +139,8 @@ class Receiver(Link):
         except asyncio.CancelledError:
             self._queue.extendleft(reversed(fragments))
             raise
-        return type(first.data)().join([fragment.data for fragment in fragments])  # type: ignore[arg-type]
+        parts: list[Any] = [fragment.data for fragment in fragments]
+        return "".join(parts) if isinstance(first.data, str) else b"".join(parts)
 
     def _convert(self, data: str | bytes, decode: bool) -> str | bytes:
         if isinstance(data, str):

@@ -7,7 +7,17 @@ from typing import Literal
 
 from ..limits import DeflateConfig, Keepalive, Limits
 
-__all__ = ["CLOSE_TIMEOUT", "MAX_SIZE", "OPEN_TIMEOUT", "WRITE_LIMIT", "Compression", "MaxQueue", "MaxSize", "Settings", "WriteLimit"]
+__all__ = [
+    "CLOSE_TIMEOUT",
+    "MAX_SIZE",
+    "OPEN_TIMEOUT",
+    "WRITE_LIMIT",
+    "Compression",
+    "MaxQueue",
+    "MaxSize",
+    "Settings",
+    "WriteLimit",
+]
 
 MaxSize = int | None | tuple[int | None, int | None]
 MaxQueue = int | None | tuple[int | None, int | None]
@@ -33,7 +43,7 @@ def make_limits(
         limits = Limits(max_message_size=message, max_fragment_size=fragment)
     elif max_size != MAX_SIZE:
         raise ValueError("give either limits or max_size")
-    elif open_timeout == OPEN_TIMEOUT:
+    if open_timeout == OPEN_TIMEOUT:
         open_timeout = limits.open_timeout
     if close_timeout == CLOSE_TIMEOUT:
         close_timeout = limits.close_timeout
@@ -53,7 +63,14 @@ class Settings:
     """What every connection of one client or server is made with."""
 
     __slots__ = (
-        *("deflate", "keepalive", "limits", "queue_bytes", "queue_high", "queue_low", "write_high", "write_low"),
+        "deflate",
+        "keepalive",
+        "limits",
+        "queue_bytes",
+        "queue_high",
+        "queue_low",
+        "write_high",
+        "write_low",
     )
 
     def __init__(

@@ -55,4 +55,4 @@ def broadcast(
                     "skipped broadcast: %s", traceback.format_exception_only(type(exc), exc)[0].strip()
                 )
     if sys.version_info >= (3, 11) and exceptions:
-        raise ExceptionGroup("skipped broadcast", exceptions)
+        raise ExceptionGroup("skipped broadcast", exceptions)  # noqa: F821 (in the branch for 3.11)

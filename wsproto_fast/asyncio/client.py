@@ -66,40 +66,40 @@ class ClientConnection(Connection):
     def _proceed(self) -> None:
         handshake = self._handshake
         self.response = handshake.response
-        if not handshake.done or self._answered.done():
+        if self._answered.done() or not handshake.done:
+            return
+        if handshake.error is not None:
+            error = handshake.error
+            error.__cause__ = error.__cause__ or self._transport_error
+            self._answered.set_exception(error)
+            self._answered.exception()  # nobody may wait for it any more
             return
         self._answered.set_result(None)
-        if handshake.accepted:
-            engine = Engine(
-                Role.CLIENT,
-                limits=self._settings.limits,
-                keepalive=self._settings.keepalive,
-                deflate=handshake.deflate,
-                trailing_data=handshake.trailing_data,
-            )
-            engine.subprotocol = handshake.subprotocol
-            self._open(engine)
-
-    async def _handshaken(self) -> None:
-        """Wait for the end of the opening handshake. Raises its error."""
-        await self._answered
-        if self._handshake.error is not None:
-            raise self._handshake.error from self._transport_error or self._handshake.error.__cause__
+        engine = Engine(
+            Role.CLIENT,
+            limits=self._settings.limits,
+            keepalive=self._settings.keepalive,
+            deflate=handshake.deflate,
+            trailing_data=handshake.trailing_data,
+        )
+        engine.subprotocol = handshake.subprotocol
+        del self._handshake  # it is of no further use
+        self._open(engine)
 
 
 class connect:  # noqa: N801 (it is used like a function)
     """Open a WebSocket connection: ``await connect(uri)``, or ``async with connect(uri) as connection``.
 
     ``origin``, ``subprotocols`` (best first), ``additional_headers`` and ``user_agent_header`` go into the request;
-    ``compression`` is "deflate", a DeflateConfig or None. ``open_timeout`` bounds all from the address lookup to the end
-    of the handshake. ``ping_interval``, ``ping_timeout``, ``close_timeout``: seconds; None switches one off.
+    ``compression`` is "deflate", a DeflateConfig or None. ``open_timeout`` bounds all from the address lookup to the
+    end of the handshake. ``ping_interval``, ``ping_timeout``, ``close_timeout``: seconds; None switches one off.
     ``max_size`` bounds a message (after inflate), or is ``(message, frame)``; ``limits`` takes its place for finer
-    settings. ``max_queue`` bounds the messages received and not taken, or is ``(high, low)``; ``write_limit`` bounds the
-    bytes sent and not written, or is ``(high, low)``. Other arguments go to ``loop.create_connection``: ``ssl``,
+    settings. ``max_queue`` bounds the messages received and not taken, or is ``(high, low)``; ``write_limit`` bounds
+    the bytes sent and not written, or is ``(high, low)``. Other arguments go to ``loop.create_connection``: ``ssl``,
     ``sock``, ``host`` and ``port`` in place of the URI's, ``server_hostname``, ``local_addr``, ...
 
-    Raises InvalidURI, and ValueError for anything that must not go on the wire, before a socket is opened; then OSError,
-    TimeoutError, or InvalidHandshake, of which InvalidStatus holds a server's refusal.
+    Raises InvalidURI, and ValueError for anything that must not go on the wire, before a socket is opened; then
+    OSError, TimeoutError, or InvalidHandshake, of which InvalidStatus holds a server's refusal.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class connect:  # noqa: N801 (it is used like a function)
         try:
             async with _compat.timeout(self._settings.limits.open_timeout):
                 connection = await self._create_connection()
-                await connection._handshaken()
+                await connection._answered
         except BaseException as exc:
             if connection is not None:
                 connection.transport.abort()
@@ -204,7 +204,7 @@ class connect:  # noqa: N801 (it is used like a function)
 
 
 def unix_connect(path: str | os.PathLike[str] | None = None, uri: str | None = None, **kwargs: Any) -> connect:
-    """``connect`` over a Unix socket. ``uri`` tells the host and path of the request, ``ws://localhost/`` by default."""
+    """``connect`` over a Unix socket. ``uri`` tells host and path of the request, ``ws://localhost/`` by default."""
     if uri is None:
         uri = "ws://localhost/" if kwargs.get("ssl") is None else "wss://localhost/"
     return connect(uri, unix=True, path=path, **kwargs)

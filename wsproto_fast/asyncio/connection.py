@@ -128,7 +128,8 @@ class Connection(Receiver):
                 return
         except InvalidState:
             await self._raise_closed()
-        self._flush_send(len(message))
+        else:
+            self._flush_send(len(message))
 
     async def _sendable(self) -> None:
         """Wait until nothing hinders a new message."""
@@ -188,12 +189,13 @@ class Connection(Receiver):
         connection ends before the answer. Raises ConnectionClosed, and ConcurrencyError while an equal Ping waits for
         its answer.
         """
-        payload = None if data is None else to_bytes(data)
-        if payload in self._pings:
-            raise ConcurrencyError("already waiting for a pong with the same data")
+        if data is not None:
+            data = to_bytes(data)
+            if data in self._pings:
+                raise ConcurrencyError("already waiting for a pong with the same data")
         await self._writable()
         try:
-            payload = self._engine.send_ping(payload)
+            payload = self._engine.send_ping(data)
         except InvalidState:
             await self._raise_closed()
         waiter: asyncio.Future[float] = self._loop.create_future()
@@ -202,7 +204,7 @@ class Connection(Receiver):
         return waiter
 
     async def pong(self, data: DataLike = b"") -> None:
-        """Send a Pong that nobody asked for (RFC 6455 5.5.3). Pings are answered without it. Raises ConnectionClosed."""
+        """Send a Pong that nobody asked for (RFC 6455 5.5.3). They are answered without it. Raises ConnectionClosed."""
         payload = to_bytes(data)
         await self._writable()
         try:

@@ -76,9 +76,10 @@ class ServerConnection(Connection):
             self._shut_out()
 
     def _expire(self) -> None:
-        self.logger.info("opening handshake timed out")
-        if self._task is not None:
-            self._task.cancel()
+        if not self._handshake.done:
+            self.logger.info("opening handshake timed out")
+            if self._task is not None:
+                self._task.cancel()
         self.transport.abort()
 
     def _handshake_received(self, data: bytes) -> None:
@@ -114,6 +115,7 @@ class ServerConnection(Connection):
         self.transport.writelines(handshake.data_to_send())
         if handshake.accepted:
             self._cancel_open_timer()
+            del self._handshake  # it is of no further use
             engine = Engine(
                 Role.SERVER,
                 limits=self._settings.limits,
@@ -224,9 +226,11 @@ class Server:
         """Stop listening, answer handshakes under way with 503, and close all connections with ``code``.
 
         ``close_connections=False`` lets open connections go on until their handlers end. Does nothing the second time.
+        Raises ProtocolError when the code or reason must not be sent.
         """
         if self._closing:
             return
+        Engine(Role.SERVER).send_close(code, reason)  # raises here what each connection would raise
         self._closing = True
         self._started().close()
         self.logger.info("server closing")
@@ -364,8 +368,8 @@ def serve(
 
     ``process_request(connection, request)`` and ``process_response(connection, request, response)``, functions or
     coroutine functions, may return a Response to be sent instead; an exception is logged and answered with 500.
-    ``subprotocols`` (best first) must then be offered by the client; ``select_subprotocol(connection, offered)`` decides
-    otherwise. ``open_timeout`` bounds the whole opening handshake. For the other settings see ``connect``. Other
+    ``subprotocols`` (best first): the client must offer one of them, unless ``select_subprotocol(connection, offered)``
+    decides. ``open_timeout`` bounds the whole opening handshake. For the other settings see ``connect``. Other
     arguments go to ``loop.create_server``: ``ssl``, ``sock``, ``reuse_port``, ``start_serving``, ...
 
     Raises ValueError for what must not go on the wire.
@@ -387,15 +391,16 @@ def serve(
             kwargs.setdefault("ssl_shutdown_timeout", settings.limits.close_timeout)
 
     def new_handshake(connection: ServerConnection | None) -> ServerHandshake:
-        def select(_handshake: ServerHandshake, offered: Sequence[str]) -> str | None:
-            assert select_subprotocol is not None
-            assert connection is not None
-            return select_subprotocol(connection, offered)
+        select = None
+        if select_subprotocol is not None and connection is not None:
+
+            def select(_: ServerHandshake, offered: Sequence[str]) -> str | None:
+                return select_subprotocol(connection, offered)
 
         return ServerHandshake(
             origins=origins,
             subprotocols=subprotocols,
-            select_subprotocol=None if select_subprotocol is None else select,
+            select_subprotocol=select,
             deflate=settings.deflate,
             server_header=server_header,
             limits=settings.limits,
