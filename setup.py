@@ -23,7 +23,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 
 #: Modules compiled from their own ``.py``, which their ``.pxd`` augments.
-COMPILED = ("events", "reader", "writer", "messages", "connection")
+COMPILED = ("clock", "events", "reader", "writer", "messages", "sender", "connection")
 
 DIRECTIVES = {
     "language_level": 3,

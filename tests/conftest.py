@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 PURE = "wsproto_fast_pure"
 #: Modules that exist as extensions in the compiled build (setup.py).
-COMPILED_MODULES = ("_codec", "events", "reader", "writer", "messages", "connection")
+COMPILED_MODULES = ("_codec", "clock", "events", "reader", "writer", "messages", "sender", "connection")
 #: Layers 0-4 of the design.
 ENGINE_MODULES = (
     *("constants", "exceptions", "limits", "backoff", "uri"),
-    *("events", "_codec", "http11"),
-    *("reader", "writer", "deflate"),
-    *("messages", "handshake", "prepared"),
+    *("events", "_codec", "http11", "clock"),
+    *("reader", "writer", "deflate", "control"),
+    *("messages", "sender", "handshake", "prepared"),
     "connection",
 )
 

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "wsproto_fast"
 LAYERS = {
     **dict.fromkeys(("constants", "exceptions", "limits", "backoff", "uri"), 0),
     **dict.fromkeys(("events", "_codec", "http11"), 1),
-    **dict.fromkeys(("reader", "writer", "deflate"), 2),
+    **dict.fromkeys(("reader", "writer", "deflate", "_headers"), 2),
     **dict.fromkeys(("messages", "handshake", "prepared"), 3),
     "connection": 4,
     "__init__": 4,  # the public names of layers 0-4

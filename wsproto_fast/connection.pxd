@@ -2,33 +2,31 @@
 cimport cython
 from libc.stdint cimport int64_t
 
-from wsproto_fast._codec cimport new_key, utf8_valid
+from wsproto_fast._codec cimport new_key
+from wsproto_fast.clock cimport Clock
 from wsproto_fast.events cimport new_message
 from wsproto_fast.messages cimport MessageAssembler
 from wsproto_fast.reader cimport FrameReader
+from wsproto_fast.sender cimport MessageSender
 from wsproto_fast.writer cimport FrameWriter
 
-cdef int BINARY, CHUNKS, CONT, CONTROL, FIN, FRAMES, MESSAGES, NO_MESSAGE, PING, PONG, RSV1, TEXT
+cdef int BINARY, CONTROL, FIN, MESSAGES, NO_MESSAGE, PING, PONG, TEXT
 cdef int NOTHING, DATA, EVENT
 cdef int OPEN, CLOSING, CLOSED
-cdef double NEVER
 
 
 cdef class Connection:
     # rules of this connection
     cdef readonly object role
-    cdef object _limits
-    cdef object _keepalive
     cdef object _deflate
-    cdef Py_ssize_t _threshold
     cdef bint _auto_reply
-    cdef int _delivery
     cdef int64_t _max_read_ahead
-    cdef int64_t _max_control_frames
     # parts
     cdef FrameReader _reader
     cdef MessageAssembler _messages
     cdef FrameWriter _writer
+    cdef MessageSender _sender
+    cdef Clock _clock
     # events to be told
     cdef object _event
     cdef object _events
@@ -38,28 +36,11 @@ cdef class Connection:
     cdef bint _eof
     cdef bint _discarding
     cdef bint _in_place
-    # the fragmented message that we are sending
-    cdef int _send_opcode
-    cdef bint _send_compressed
-    cdef bytes _send_pending
     # pings
     cdef dict _pings
     cdef bytes _keepalive_ping
-    # time
-    cdef bint _clock_wanted
-    cdef bint _close_clock_wanted
-    cdef double _close_by
-    cdef double _ping_at
-    cdef double _pong_by
-    cdef double _release_at
-    cdef double _rate_since
-    cdef bint _heard
-    cdef bint _excused
-    cdef bint _deflate_used
-    cdef int64_t _control_frames
     # counters
     cdef int64_t _messages_received
-    cdef int64_t _messages_sent
     cdef int64_t _bytes_received
     cdef int64_t _bytes_sent
     cdef int64_t _pings_received
@@ -105,8 +86,7 @@ cdef class Connection:
     cdef int _finish(self, int code, str reason, object error=*) except -1
     cdef int _fail(self, int code, str reason, object error) except -1
     cdef int _grow_close_transport(self, object action) except -1
-    cdef int _send_message(self, int opcode, object data, object compress) except -1
-    cdef int _check_can_send(self) except -1
+    cdef int _check_open(self) except -1
     cpdef bytes send_ping(self, object payload=*)
     cdef int _remember_ping(self, bytes payload, object sent_at) except -1
     cpdef send_pong(self, object payload=*)
@@ -115,8 +95,8 @@ cdef class Connection:
     cpdef fail(self, int code=*, str reason=*)
     cpdef list data_to_send(self)
     cpdef next_deadline(self)
+    @cython.locals(clock=Clock)
     cpdef handle_timeout(self, double now)
-    cdef int _check_control_rate(self, double now) except -1
-    cdef void _keep_alive(self, object keepalive, double now) except *
-    cdef int _lose_peer(self) except -1
-    cdef int _release_contexts(self, double now) except -1
+    cdef int _fail_for(self, int code, str reason) except -1
+    @cython.locals(sender=MessageSender, messages=MessageAssembler)
+    cdef int _release_contexts(self) except -1

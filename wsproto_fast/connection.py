@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import codecs
-import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ._codec import new_key, utf8_valid
+from ._codec import new_key
+from .clock import Clock
 from .constants import (
     BINARY,
     CHUNKS,
-    CONT,
     CONTROL,
     FIN,
     FRAMES,
@@ -22,7 +20,6 @@ from .constants import (
     NO_MESSAGE,
     PING,
     PONG,
-    RSV1,
     TEXT,
     Close,
     CloseCode,
@@ -30,11 +27,13 @@ from .constants import (
     Role,
     State,
 )
+from .control import checked_close, close_payload, control_payload, cut_reason, parse_close
 from .events import Closed, CloseReceived, Event, Fragment, Ping, Pong, new_message
 from .exceptions import InvalidState, LocalProtocolError, RemoteProtocolError, WebSocketException
 from .limits import Keepalive, Limits
 from .messages import MessageAssembler
 from .reader import FrameReader
+from .sender import MessageSender
 from .writer import FrameWriter
 
 if TYPE_CHECKING:
@@ -53,12 +52,7 @@ OPEN = 1
 CLOSING = 2
 CLOSED = 3
 
-NEVER = math.inf
-
-# A timer that fires later than this part of its time says that the event loop was late, not that the peer was.
-LATE = 0.1
-
-_DELIVERY = {"message": MESSAGES, "frame": FRAMES, "chunk": CHUNKS}
+_DELIVERY = {"message": MESSAGES, "frame": FRAMES, "chunk": CHUNKS}  # coarse to fine
 
 
 @dataclass(frozen=True)
@@ -93,42 +87,24 @@ class Connection:
         "_auto_reply",
         "_bytes_received",
         "_bytes_sent",
-        "_clock_wanted",
-        "_close_by",
-        "_close_clock_wanted",
-        "_control_frames",
+        "_clock",
         "_deflate",
-        "_deflate_used",
-        "_delivery",
         "_discarding",
         "_eof",
         "_event",
         "_events",
-        "_excused",
-        "_heard",
         "_in_place",
-        "_keepalive",
         "_keepalive_ping",
-        "_limits",
-        "_max_control_frames",
         "_max_read_ahead",
         "_messages",
         "_messages_received",
-        "_messages_sent",
         "_paused",
-        "_ping_at",
         "_pings",
         "_pings_received",
-        "_pong_by",
         "_pongs_received",
-        "_rate_since",
         "_reader",
-        "_release_at",
-        "_send_compressed",
-        "_send_opcode",
-        "_send_pending",
+        "_sender",
         "_state",
-        "_threshold",
         "_writer",
         "close_code",
         "close_error",
@@ -156,17 +132,14 @@ class Connection:
         if delivery not in _DELIVERY:
             raise ValueError(f"delivery must be one of {', '.join(_DELIVERY)}")
         self.role = Role(role)
-        self._limits = limits
-        self._keepalive = keepalive
         self._deflate = deflate
-        self._threshold = 0 if deflate is None else deflate.config.threshold
         self._auto_reply = auto_reply
-        self._delivery = _DELIVERY[delivery]
         self._max_read_ahead = NO_LIMIT if limits.max_read_ahead is None else limits.max_read_ahead
-        self._max_control_frames = NO_LIMIT if limits.max_control_rate is None else limits.max_control_rate
         self._reader = FrameReader(self.role, deflate is not None)
-        self._messages = MessageAssembler(limits, deflate, decode_text, self._delivery)
+        self._messages = MessageAssembler(limits, deflate, decode_text, _DELIVERY[delivery])
         self._writer = FrameWriter(self.role)
+        self._sender = MessageSender(self._writer, deflate)
+        self._clock = Clock(limits, keepalive, None if deflate is None else deflate.config.idle_release)
         # the event that _advance() found, and those that wait behind it
         self._event: Event | None = None
         self._events: deque[Event] | None = None
@@ -176,28 +149,11 @@ class Connection:
         self._eof = False
         self._discarding = False
         self._in_place = False
-        # the fragmented message that we are sending
-        self._send_opcode: int = NO_MESSAGE
-        self._send_compressed = False
-        self._send_pending = b""
         # our pings that no pong answered: payload -> time of sending if it was the keepalive's
         self._pings: dict[bytes, float | None] | None = None
         self._keepalive_ping = b""
-        # time
-        self._clock_wanted = keepalive is not None
-        self._close_clock_wanted = False
-        self._close_by = NEVER
-        self._ping_at = NEVER
-        self._pong_by = NEVER
-        self._release_at = NEVER
-        self._rate_since = -NEVER
-        self._heard = False
-        self._excused = False
-        self._deflate_used = False
-        self._control_frames = 0
         # counters
         self._messages_received = 0
-        self._messages_sent = 0
         self._bytes_received = 0
         self._bytes_sent = 0
         self._pings_received = 0
@@ -220,11 +176,22 @@ class Connection:
         return State(self._state)
 
     @property
+    def delivery(self) -> str:
+        """"message", "frame" or "chunk"; a finer one takes effect at once, a coarser one with the next message."""
+        return next(name for name, mode in _DELIVERY.items() if mode == self._messages.wanted)
+
+    @delivery.setter
+    def delivery(self, delivery: str) -> None:
+        if delivery not in _DELIVERY:
+            raise ValueError(f"delivery must be one of {', '.join(_DELIVERY)}")
+        self._messages.deliver(_DELIVERY[delivery])
+
+    @property
     def stats(self) -> Stats:
         """Counters so far."""
         return Stats(
             messages_received=self._messages_received,
-            messages_sent=self._messages_sent,
+            messages_sent=self._sender.sent,
             bytes_received=self._bytes_received,
             bytes_sent=self._bytes_sent,
             pings_received=self._pings_received,
@@ -278,7 +245,7 @@ class Connection:
         self._received(nbytes)
 
     def _received(self, nbytes: int) -> None:
-        self._heard = True
+        self._clock.heard = True
         self._bytes_received += nbytes
 
     @property
@@ -289,7 +256,7 @@ class Connection:
         reader = self._reader
         full = reader.end - reader.pos >= self._max_read_ahead
         if full:
-            self._excused = True  # the peer's answers to our pings cannot reach us now
+            self._clock.excused = True  # the peer's answers to our pings cannot reach us now
         return full
 
     # -- events out ------------------------------------------------------------
@@ -321,7 +288,7 @@ class Connection:
         while True:
             found = self._advance()
             if found == DATA:
-                if self._delivery == MESSAGES:
+                if messages.delivery == MESSAGES:
                     data = messages.data
                     messages.data = b""
                     on_message(data)
@@ -351,7 +318,7 @@ class Connection:
         messages = self._messages
         data = messages.data
         messages.data = b""
-        if self._delivery == MESSAGES:
+        if messages.delivery == MESSAGES:
             return new_message(data, messages.kind)
         first = messages.first
         messages.first = False
@@ -411,9 +378,7 @@ class Connection:
     # -- control frames --------------------------------------------------------
 
     def _control(self, opcode: int, payload: bytes) -> None:
-        self._control_frames += 1
-        if self._control_frames > self._max_control_frames:
-            self._clock_wanted = True
+        self._clock.count_control_frame()
         if opcode == PING:
             self._pings_received += 1
             # RFC 6455 5.5.2: answer a Ping unless a Close frame came before it
@@ -442,7 +407,7 @@ class Connection:
         return Pong(payload, tuple(acknowledged), sent_at)
 
     def _receive_close(self, payload: bytes) -> None:
-        close = _parse_close(payload)
+        close = parse_close(payload)
         self.close_rcvd = close
         self._event = CloseReceived(close.code, close.reason)
         self._state = CLOSING
@@ -456,15 +421,12 @@ class Connection:
         self._finish(close.code, close.reason)
 
     def _queue_close(self, close: Close) -> None:
-        payload = b""
-        if close.code != CloseCode.NO_STATUS_RCVD:
-            payload = close.code.to_bytes(2, "big") + close.reason.encode()
-        self._writer.write_close(payload)
+        self._writer.write_close(close_payload(close))
         self._state = CLOSING
         self.close_sent = close
         if self.close_rcvd is not None:
             self.close_rcvd_then_sent = True
-        self._clock_wanted = self._close_clock_wanted = True
+        self._clock.begin_close()
 
     def _discard(self) -> None:
         self._discarding = True
@@ -481,7 +443,7 @@ class Connection:
         self.close_code = int(code)
         self.close_reason = reason
         self.close_error = error
-        self._ping_at = self._pong_by = NEVER
+        self._clock.stop()
         if self._events is None:
             self._events = deque()
         self._events.append(Closed(int(code), reason, error))
@@ -494,7 +456,7 @@ class Connection:
     def _fail(self, code: int, reason: str, error: WebSocketException) -> None:
         """RFC 6455 7.1.7: tell the peer why, unless a Close frame was sent already, and stop."""
         if self.close_sent is None:
-            self._queue_close(Close(int(code), _cut_reason(reason)))
+            self._queue_close(Close(int(code), cut_reason(reason)))
         self._finish(code, reason, error)
 
     def _grow_close_transport(self, action: CloseTransport) -> None:
@@ -510,42 +472,18 @@ class Connection:
         from ``DeflateConfig.threshold`` on. Raises LocalProtocolError if the text is no valid UTF-8, if a fragmented
         message is open, and InvalidState when the connection is not open.
         """
-        if not isinstance(data, str):
-            data = bytes(memoryview(data))
-            if not utf8_valid(data):
-                raise LocalProtocolError("text must be valid UTF-8; use send_binary() for other bytes")
-        self._send_message(TEXT, data, compress)
+        self._check_open()
+        self._sender.send(TEXT, data, compress)
 
     def send_binary(self, data: bytes | bytearray | memoryview, *, compress: bool | None = None) -> None:
         """Send a binary message from any bytes-like object; see ``send_text``.
 
         A large ``bytes`` object may go out by reference; anything else is copied before this returns.
         """
-        if isinstance(data, str):
-            raise TypeError("send_binary() takes bytes; use send_text() for str")
-        self._send_message(BINARY, data, compress)
+        self._check_open()
+        self._sender.send(BINARY, data, compress)
 
-    def _send_message(self, opcode: int, data: str | bytes | bytearray | memoryview, compress: bool | None) -> None:
-        self._check_can_send()
-        if self._send_opcode != NO_MESSAGE:
-            raise LocalProtocolError("a fragmented message is open: end it with send_fragment(fin=True) first")
-        if (
-            self._deflate is not None
-            and compress is not False
-            and (compress is True or len(data) >= self._threshold)
-        ):
-            payload = _encode(data) if isinstance(data, str) else data
-            payload = self._deflate.compress(payload)
-            self._deflate_used = True
-            self._writer.write(FIN | RSV1 | opcode, payload)
-        else:
-            try:
-                self._writer.write(FIN | opcode, data)
-            except UnicodeEncodeError as error:
-                raise _not_encodable() from error
-        self._messages_sent += 1
-
-    def _check_can_send(self) -> None:
+    def _check_open(self) -> None:
         if self._state != OPEN:
             raise InvalidState(f"cannot send: the connection is {State(self._state).name}")
 
@@ -558,61 +496,17 @@ class Connection:
         for bytes, or as ``text`` says; later fragments of a text may be ``str`` or UTF-8 bytes, cut anywhere. Raises
         as ``send_text`` does, and LocalProtocolError when ``first`` does not fit.
         """
-        self._check_can_send()
-        if first:
-            if self._send_opcode != NO_MESSAGE:
-                raise LocalProtocolError("a fragmented message is open: end it before the next")
-            opcode = TEXT if (isinstance(data, str) if text is None else text) else BINARY
-            compressed = self._deflate is not None
-            head = opcode | RSV1 if compressed else opcode
-        else:
-            if self._send_opcode == NO_MESSAGE:
-                raise LocalProtocolError("no fragmented message is open: begin with first=True")
-            opcode = self._send_opcode
-            compressed = self._send_compressed
-            head = CONT
-        if opcode == TEXT:
-            payload = _encode(data) if isinstance(data, str) else bytes(memoryview(data))
-            pending = _check_text(self._send_pending + payload, fin)
-        elif isinstance(data, str):
-            raise TypeError("the fragments of a binary message must be bytes")
-        else:
-            payload = bytes(memoryview(data))
-            pending = b""
-        if compressed:
-            assert self._deflate is not None
-            payload = self._deflate.compress(payload, fin=fin)
-            self._deflate_used = True
-        self._writer.write(head | FIN if fin else head, payload)
-        self._send_compressed = compressed
-        self._send_pending = pending
-        if fin:
-            self._send_opcode = NO_MESSAGE
-            self._messages_sent += 1
-        else:
-            self._send_opcode = opcode
+        self._check_open()
+        self._sender.send_fragment(data, first, fin, text)
 
     def send_prepared(self, prepared: PreparedMessage, *, compress: bool | None = None) -> None:
         """Send a message that was framed (and, for this connection's parameters, compressed) once for many; see
         ``send_text``. A client masks, so it gains nothing from it."""
+        self._check_open()
         if self.role == Role.CLIENT:
-            self._send_message(prepared.opcode, prepared.payload, compress)
-            return
-        self._check_can_send()
-        if self._send_opcode != NO_MESSAGE:
-            raise LocalProtocolError("a fragmented message is open: end it with send_fragment(fin=True) first")
-        deflate = self._deflate
-        if (
-            deflate is not None
-            and compress is not False
-            and (compress is True or len(prepared.payload) >= self._threshold)
-        ):
-            self._writer.append(prepared.frame(deflate))
-            # The peer's window now holds a message that our deflater never saw.
-            deflate.reset_deflater()
+            self._sender.send(prepared.opcode, prepared.payload, compress)
         else:
-            self._writer.append(prepared.frame(None))
-        self._messages_sent += 1
+            self._sender.send_prepared(prepared, compress)
 
     def send_ping(self, payload: str | bytes | bytearray | memoryview | None = None) -> bytes:
         """Send a Ping (RFC 6455 5.5.2); returns the payload that its ``Pong`` event will acknowledge.
@@ -625,7 +519,7 @@ class Connection:
             while self._pings and data in self._pings:
                 data = new_key().to_bytes(4, "little")
         else:
-            data = _control_payload(payload)
+            data = control_payload(payload)
             if self._pings and data in self._pings:
                 raise LocalProtocolError("a ping with this payload is already waiting for its pong")
         self._send_control(FIN | PING, data)
@@ -639,7 +533,7 @@ class Connection:
 
     def send_pong(self, payload: str | bytes | bytearray | memoryview = b"") -> None:
         """Send a Pong, as the answer to a Ping with ``auto_reply=False`` or unasked for (RFC 6455 5.5.3)."""
-        self._send_control(FIN | PONG, _control_payload(payload))
+        self._send_control(FIN | PONG, control_payload(payload))
 
     def _send_control(self, first: int, payload: bytes) -> None:
         if self._state == CLOSED:
@@ -654,7 +548,7 @@ class Connection:
         Code 1005 sends a Close frame without code. Raises LocalProtocolError for a code that must not be sent or a
         reason of more than 123 bytes, and InvalidState when a Close frame was sent already.
         """
-        close = _checked_close(code, reason)
+        close = checked_close(code, reason)
         if self.close_sent is not None or self._state == CLOSED:
             raise InvalidState(f"cannot close again: the connection is {State(self._state).name}")
         self._queue_close(close)
@@ -666,7 +560,7 @@ class Connection:
 
         Raises LocalProtocolError as ``send_close`` does; does nothing when the connection is closed already.
         """
-        close = _checked_close(code, reason)
+        close = checked_close(code, reason)
         if self._state != CLOSED:
             self._fail(close.code, close.reason, LocalProtocolError(reason or "failed by the application"))
 
@@ -691,10 +585,7 @@ class Connection:
         0.0 asks to be told the time at once. Look again after any event that is no message, after ``send_close`` and
         after ``handle_timeout``.
         """
-        if self._clock_wanted:
-            return 0.0
-        deadline = min(self._close_by, self._ping_at, self._pong_by, self._release_at)
-        return None if deadline == NEVER else deadline
+        return self._clock.deadline()
 
     def handle_timeout(self, now: float) -> None:
         """Tell the time, in seconds of any clock that never goes back. Calling it too early or too often is harmless.
@@ -702,141 +593,35 @@ class Connection:
         Sends keepalive pings, fails a connection whose peer is silent, and gives up on a closing handshake. Ask for
         events and output afterwards.
         """
-        self._clock_wanted = False
-        if self._close_clock_wanted:
-            self._close_clock_wanted = False
-            if self._limits.close_timeout is not None:
-                self._close_by = now + self._limits.close_timeout
-        if now >= self._close_by:
-            self._close_by = NEVER
+        clock = self._clock
+        if clock.close_overdue(now):
             if self._state != CLOSED:
                 self._finish(CloseCode.ABNORMAL_CLOSURE, "")
             self._grow_close_transport(CloseTransport.ABORT)
         if self._state == OPEN:
-            self._check_control_rate(now)
-        if self._state == OPEN and self._keepalive is not None:
-            self._keep_alive(self._keepalive, now)
-        if self._deflate is not None:
-            self._release_contexts(now)
+            if clock.flooded(now):
+                self._fail_for(CloseCode.POLICY_VIOLATION, "too many control frames")
+            elif clock.peer_lost(now, self.read_ahead_full):
+                stuck = self.has_output  # the transport takes nothing, so the peer does not read either
+                self._fail_for(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
+                if stuck:
+                    self._grow_close_transport(CloseTransport.ABORT)
+            elif clock.ping_due(now, self.read_ahead_full):
+                if self._pings:
+                    self._pings.pop(self._keepalive_ping, None)  # a peer that never answers must not cost memory
+                self._keepalive_ping = self.send_ping()
+                self._remember_ping(self._keepalive_ping, now)
+        if clock.contexts_idle(now):
+            self._release_contexts()
 
-    def _check_control_rate(self, now: float) -> None:
-        if self._control_frames > self._max_control_frames and now - self._rate_since < 1.0:
-            reason = "too many control frames"
-            self._fail(
-                CloseCode.POLICY_VIOLATION, reason, RemoteProtocolError(CloseCode.POLICY_VIOLATION, reason)
-            )
-        elif self._control_frames > self._max_control_frames or now - self._rate_since >= 1.0:
-            self._control_frames = 0
-            self._rate_since = now
+    def _fail_for(self, code: int, reason: str) -> None:
+        self._fail(code, reason, RemoteProtocolError(code, reason))
 
-    def _keep_alive(self, keepalive: Keepalive, now: float) -> None:
-        if keepalive.ping_interval is None:
-            return
-        if self._ping_at == NEVER:
-            self._ping_at = now + keepalive.ping_interval
-        if self._heard:
-            self._pong_by = NEVER  # any byte proves that the peer lives
-        if now >= self._pong_by:
-            assert keepalive.ping_timeout is not None
-            late = now - self._pong_by
-            if self._excused:
-                self._pong_by = now + keepalive.ping_timeout
-                self._excused = self.read_ahead_full
-            elif late > LATE * keepalive.ping_timeout:
-                self._pong_by = now + min(late, keepalive.ping_timeout)
-            else:
-                self._lose_peer()
-                return
-        if now >= self._ping_at:
-            self._ping_at = now + keepalive.ping_interval
-            if self._pong_by == NEVER and keepalive.ping_timeout is not None:
-                self._heard = False
-                self._excused = self.read_ahead_full
-                self._pong_by = now + keepalive.ping_timeout
-            if self._pings:
-                self._pings.pop(self._keepalive_ping, None)  # a peer that never answers must not cost memory
-            self._keepalive_ping = self.send_ping()
-            self._remember_ping(self._keepalive_ping, now)
-
-    def _lose_peer(self) -> None:
-        stuck = self.has_output  # the transport takes nothing: the peer does not read either
-        reason = "keepalive ping timeout"
-        self._fail(CloseCode.INTERNAL_ERROR, reason, RemoteProtocolError(CloseCode.INTERNAL_ERROR, reason))
-        if stuck:
-            self._grow_close_transport(CloseTransport.ABORT)
-
-    def _release_contexts(self, now: float) -> None:
-        """Free compression contexts that were not used for a whole period; they come back at the next use."""
-        assert self._deflate is not None
-        idle = self._deflate.config.idle_release
-        if idle is None or self._state == CLOSED:
-            self._release_at = NEVER
-        elif self._release_at == NEVER:
-            self._release_at = now + idle
-        elif now >= self._release_at:
-            used = self._deflate_used or self._messages.inflated
-            busy = self._send_opcode != NO_MESSAGE or self._messages.opcode != NO_MESSAGE
-            self._deflate_used = self._messages.inflated = False
-            if not used and not busy:
-                self._deflate.release()
-            self._release_at = now + idle
-
-
-def _sendable(code: int) -> bool:
-    # RFC 6455 7.4 and the IANA registry: 1004 is reserved; 1005, 1006 and 1015 never stand in a frame
-    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
-
-
-def _parse_close(payload: bytes) -> Close:
-    if not payload:
-        return Close(int(CloseCode.NO_STATUS_RCVD), "")
-    if len(payload) == 1:
-        raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, "close frame with half a code")
-    code = int.from_bytes(payload[:2], "big")
-    if not _sendable(code):
-        raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, f"invalid close code: {code}")
-    if not utf8_valid(payload[2:]):
-        raise RemoteProtocolError(CloseCode.INVALID_DATA, "invalid UTF-8 in close reason")
-    return Close(code, str(payload[2:], "utf-8"))
-
-
-def _checked_close(code: int, reason: str) -> Close:
-    if code == CloseCode.NO_STATUS_RCVD:
-        if reason:
-            raise LocalProtocolError("a close frame without a code cannot carry a reason")
-    elif not _sendable(code):
-        raise LocalProtocolError(f"close code {int(code)} must not be sent; use 1000-1003, 1007-1014 or 3000-4999")
-    if len(_encode(reason)) > 123:
-        raise LocalProtocolError("a close reason has at most 123 bytes")
-    return Close(int(code), reason)
-
-
-def _cut_reason(reason: str) -> str:
-    return str(reason.encode()[:123], "utf-8", "ignore")
-
-
-def _control_payload(payload: str | bytes | bytearray | memoryview) -> bytes:
-    data = _encode(payload) if isinstance(payload, str) else bytes(memoryview(payload))
-    if len(data) > 125:  # RFC 6455 5.5
-        raise LocalProtocolError("a control frame carries at most 125 bytes")
-    return data
-
-
-def _encode(text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise _not_encodable() from error
-
-
-def _not_encodable() -> LocalProtocolError:
-    return LocalProtocolError("text must be valid Unicode: it has a lone surrogate")
-
-
-def _check_text(data: bytes, fin: bool) -> bytes:
-    """The start of an unfinished character at the end of ``data``."""
-    try:
-        consumed = codecs.utf_8_decode(data, "strict", fin)[1]
-    except UnicodeDecodeError as error:
-        raise LocalProtocolError("text must be valid UTF-8") from error
-    return data[consumed:]
+    def _release_contexts(self) -> None:
+        """Free compression contexts that were not used since the last call; they come back at the next use."""
+        sender = self._sender
+        messages = self._messages
+        used = sender.deflated or messages.inflated
+        sender.deflated = messages.inflated = False
+        if self._deflate is not None and not used and sender.opcode == messages.opcode == NO_MESSAGE:
+            self._deflate.release()

@@ -349,17 +349,15 @@ class PerMessageDeflate:
     def _new_inflater(self) -> Any:
         module = self.config.zlib or zlib
         bits = self._window.bit_length() - 1
-        if self._recent:
-            self._trim()
-            window = bytearray(self._recent[0])
-            self._inflater = module.decompressobj(-bits, window)
+        window = bytearray(self._recent[0]) if self._recent else b""  # release() or a final block left one piece
+        self._inflater = module.decompressobj(-bits, window)
+        if window:
             window.clear()  # raw inflate has read it by now, but would hold on to it
-        else:
-            self._inflater = module.decompressobj(-bits)
         return self._inflater
 
     def _trim(self) -> None:
-        window = b"".join(self._recent)[-self._window :]
+        last = self._recent[-1]
+        window = (last if len(last) >= self._window else b"".join(self._recent))[-self._window :]
         self._recent = [window]
         self._room = 2 * self._window - len(window)
 
@@ -383,6 +381,7 @@ class PerMessageDeflate:
         while True:
             limit -= len(output)
             self._recent.append(output)
+            self._trim()
             if inflater.eof:
                 self._inflater = None
                 self._final_blocks += 1
@@ -395,5 +394,4 @@ class PerMessageDeflate:
             output = inflater.decompress(step, limit)
             outputs.append(output)
             rest = rest[len(step) - len(inflater.unused_data) :]
-        self._trim()
         return b"".join(outputs)

@@ -16,7 +16,8 @@ cdef class MessageAssembler:
     cdef int64_t _max_fragments
     cdef object _deflate
     cdef bint _decode_text
-    cdef int _delivery
+    cdef int delivery
+    cdef int wanted
     # the message that is open
     cdef int opcode
     cdef int64_t size
@@ -36,6 +37,7 @@ cdef class MessageAssembler:
     cdef bint first
     cdef bint last
 
+    cdef int deliver(self, int delivery) except -1
     @cython.locals(room=int64_t)
     cdef int begin_frame(self, FrameReader reader) except -1
     @cython.locals(message=int64_t, frame=int64_t)

@@ -35,7 +35,6 @@ class MessageAssembler:
         "_decode_text",
         "_decoder",
         "_deflate",
-        "_delivery",
         "_filled",
         "_fragments",
         "_frame_size",
@@ -44,12 +43,14 @@ class MessageAssembler:
         "_max_size",
         "_view",
         "data",
+        "delivery",
         "first",
         "inflated",
         "kind",
         "last",
         "opcode",
         "size",
+        "wanted",
     )
 
     def __init__(self, limits: Limits, deflate: PerMessageDeflate | None, decode_text: bool, delivery: int) -> None:
@@ -58,7 +59,8 @@ class MessageAssembler:
         self._max_fragments = NO_LIMIT if limits.max_fragments is None else limits.max_fragments
         self._deflate = deflate
         self._decode_text = decode_text
-        self._delivery = delivery
+        self.delivery = delivery  # of the open message
+        self.wanted = delivery  # of the next one
         # the message that is open
         self.opcode: int = NO_MESSAGE
         self.size = 0  # bytes after inflate
@@ -78,6 +80,12 @@ class MessageAssembler:
         self.first = False
         self.last = False
 
+    def deliver(self, delivery: int) -> None:
+        """Deliver otherwise from now on: finer at once, coarser with the next message."""
+        self.wanted = delivery
+        if delivery > self.delivery or self.opcode == NO_MESSAGE:
+            self.delivery = delivery
+
     def begin_frame(self, reader: FrameReader) -> None:
         """Check the header of a data frame against the open message and the limits."""
         if reader.opcode:
@@ -85,6 +93,7 @@ class MessageAssembler:
             if self.opcode != NO_MESSAGE:
                 raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, "expected a continuation frame")
             self.opcode = reader.opcode
+            self.delivery = self.wanted
             self._compressed = reader.rsv1
             self._begun = False
             self.size = 0
@@ -122,16 +131,16 @@ class MessageAssembler:
             not self._begun
             and reader.fin
             and n == reader.remaining
-            and self._delivery == MESSAGES
+            and self.delivery == MESSAGES
             and not self._compressed
         ):
             self._read_whole(reader, n)
             return True
         self._read_piece(reader, n)
         if reader.in_frame:
-            if self._delivery != CHUNKS or self._accumulator is None or self._accumulator.size == 0:
+            if self.delivery != CHUNKS or self._accumulator is None or self._accumulator.size == 0:
                 return False
-        elif not reader.fin and self._delivery == MESSAGES:
+        elif not reader.fin and self.delivery == MESSAGES:
             return False
         self._deliver(reader)
         return True
@@ -205,7 +214,7 @@ class MessageAssembler:
             self.kind = _TEXT_KIND
             if not self._decode_text:
                 self.data = accumulator.take_bytes()
-            elif self._delivery == MESSAGES:
+            elif self.delivery == MESSAGES:
                 self.data = accumulator.take_str()
             else:
                 if self._decoder is None:

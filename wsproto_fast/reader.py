@@ -124,7 +124,8 @@ class FrameReader:
             self.data = waiting
             self._mine = True
         elif self.pos > self.end - self.pos:  # at most one copy of a byte for each byte consumed
-            del self.data[: self.pos]  # type: ignore[arg-type]
+            assert isinstance(self.data, bytearray)
+            del self.data[: self.pos]
             self._forget_consumed()
         self.data += data
         self.end = len(self.data)
@@ -160,6 +161,7 @@ class FrameReader:
     def _drop_shared(self) -> None:
         if self._shared:
             self._shared = False
+            assert isinstance(self.data, bytearray)
             _give_back(self.data)
 
     # -- frames --------------------------------------------------------------

@@ -1,0 +1,213 @@
+"""What the adapter's tests share: running coroutines, echo servers, and peers that speak bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from helpers import encode_frame, parse_frames
+
+from wsproto_fast.asyncio import Connection, Server, connect, serve
+from wsproto_fast.asyncio._compat import timeout
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+#: Where `make test` and CI install node packages.
+NODE_DIRECTORY = Path(os.environ.get("WSPROTO_FAST_NODE", ROOT / "build" / "node"))
+IN_CI = os.environ.get("CI", "") not in ("", "0", "false")
+
+MASK = b"\x01\x02\x03\x04"
+#: A request that any server accepts; the answer to it has a fixed Sec-WebSocket-Accept.
+REQUEST = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+)
+
+
+def run(coroutine: Coroutine[Any, Any, T], *, limit: float = 30.0) -> T:
+    """Run a test's coroutine. What asyncio reports to its exception handler fails the test."""
+
+    async def main() -> T:
+        complaints: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        async with timeout(limit):
+            result = await coroutine
+        await asyncio.sleep(0)
+        assert not complaints, complaints
+        return result
+
+    return asyncio.run(main())
+
+
+def port_of(server: Server) -> int:
+    return int(server.sockets[0].getsockname()[1])
+
+
+def uri_of(server: Server, path: str = "/") -> str:
+    return f"ws://127.0.0.1:{port_of(server)}{path}"
+
+
+async def echo(connection: Connection) -> None:
+    async for message in connection:
+        await connection.send(message)
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    handler: Callable[..., Awaitable[None]] = echo, **kwargs: Any
+) -> AsyncIterator[Server]:
+    async with serve(handler, "127.0.0.1", 0, **kwargs) as server:
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def pair(
+    handler: Callable[..., Awaitable[None]] = echo, *, server: dict[str, Any] | None = None, **client: Any
+) -> AsyncIterator[Any]:
+    """A client connected to a server of ours."""
+    async with serving(handler, **(server or {})) as listening, connect(uri_of(listening), **client) as connection:
+        yield connection
+
+
+class Peer:
+    """The other end as bytes. Frames are built and parsed without the engine."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mask: bytes | None) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.mask = mask
+
+    def write(self, first: int, payload: bytes = b"") -> None:
+        self.writer.write(encode_frame(first, payload, mask=self.mask))
+
+    async def frame(self) -> tuple[int, bytes]:
+        """The next frame: its first byte and its payload."""
+        head = await self.reader.readexactly(2)
+        size = head[1] & 0x7F
+        extended = {126: 2, 127: 8}.get(size, 0)
+        if extended:
+            more = await self.reader.readexactly(extended)
+            size, head = int.from_bytes(more, "big"), head + more
+        rest = await self.reader.readexactly(size + (4 if head[1] & 0x80 else 0))
+        first, _, payload = parse_frames(head + rest)[0]
+        return first, payload
+
+    async def expect_close(self, code: int) -> str:
+        """Read frames until the Close frame, which must have this code; returns its reason."""
+        while True:
+            first, payload = await self.frame()
+            if first == 0x88:
+                assert int.from_bytes(payload[:2], "big") == code
+                return payload[2:].decode()
+
+    async def expect_eof(self) -> None:
+        assert await self.reader.read() == b""
+
+    async def close(self) -> None:
+        self.writer.close()
+        with contextlib.suppress(OSError):
+            await self.writer.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def peer_of(server: Server, *, headers: bytes = b"", **kwargs: Any) -> AsyncIterator[Peer]:
+    """A client made of bytes, its handshake done."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server), **kwargs)
+    peer = Peer(reader, writer, MASK)
+    try:
+        writer.write(REQUEST + headers + b"\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 "), head
+        yield peer
+    finally:
+        await peer.close()
+
+
+@contextlib.asynccontextmanager
+async def raw(server: Server, **kwargs: Any) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A TCP connection to the server."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server), **kwargs)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def byte_server(
+    talk: Callable[[Peer], Awaitable[None]], *, handshake: bool = True, **kwargs: Any
+) -> AsyncIterator[str]:
+    """A server made of bytes; ``talk`` is what it does once its handshake is done. Yields its URI."""
+    done: list[BaseException | None] = []
+    over = asyncio.Event()
+
+    async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = Peer(reader, writer, None)
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            if handshake:
+                writer.write(answer(head))
+            await talk(peer)
+            done.append(None)
+        except BaseException as exc:
+            done.append(exc)
+        finally:
+            await peer.close()
+            over.set()
+
+    server = await asyncio.start_server(on_connection, "127.0.0.1", 0, **kwargs)
+    async with server:
+        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        await over.wait()
+    if done[0] is not None:
+        raise done[0]
+
+
+def answer(request: bytes, headers: bytes = b"") -> bytes:
+    """The 101 for a request."""
+    import base64
+    import hashlib
+
+    key = next(line for line in request.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key:"))
+    digest = hashlib.sha1(key.split(b":")[1].strip() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+        + base64.b64encode(digest)
+        + b"\r\n"
+        + headers
+        + b"\r\n"
+    )
+
+
+def missing(reason: str) -> None:
+    """Skip a test for want of something that CI must have."""
+    if IN_CI:
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Contexts of a server, with a certificate for localhost, and of a client that trusts it."""
+    import trustme
+
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost", "127.0.0.1").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return server, client
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until something is so. The test's time limit ends the wait."""
+    while not condition():
+        await asyncio.sleep(0.001)
