@@ -24,9 +24,8 @@ else
 BUILT := $(VENV)/.built-pure
 endif
 
-COMPILED := events reader writer messages connection
-SOURCES := setup.py $(wildcard ext/*.pyx ext/*.pxd ext/*.pxi ext/*.h wsproto_fast/*.pxd) \
-	$(wildcard $(COMPILED:%=wsproto_fast/%.py))
+PXD := $(wildcard wsproto_fast/*.pxd)
+SOURCES := setup.py $(wildcard ext/*.pyx ext/*.pxd ext/*.pxi ext/*.h) $(PXD) $(wildcard $(PXD:.pxd=.py))
 
 # Set-up ---------------------------------------------------------------------------------------------------------------
 

@@ -104,7 +104,7 @@ class BuildExt(build_ext):
             include_path=["."],
             force=bool(self.force) or self.is_stale(),
         )
-        for extension, with_c_source in zip(self.extensions, translated):
+        for extension, with_c_source in zip(self.extensions, translated, strict=True):
             extension.sources = with_c_source.sources
 
     @staticmethod

@@ -1,13 +1,14 @@
 """Fuzzes the opening handshake, both sides and their HTTP parsers: how the input is cut must not change the outcome.
 
-    python fuzz/fuzz_handshake.py fuzz/corpus/handshake        (needs atheris; -max_total_time=60 and so on are libFuzzer's)
-    python fuzz/fuzz_handshake.py --replay fuzz/corpus/handshake      (needs nothing)
+    python fuzz/fuzz_handshake.py fuzz/corpus/handshake             needs atheris; takes libFuzzer's options
+    python fuzz/fuzz_handshake.py --replay fuzz/corpus/handshake    needs nothing
 
 An input is four bytes and a wire: what to run (see ``one_input``), and three sizes in which the wire is cut in turn.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import sys
@@ -21,9 +22,7 @@ if "--replay" not in sys.argv and __name__ == "__main__":
     import atheris
 
     with atheris.instrument_imports(include=["wsproto_fast"]):
-        import wsproto_fast.handshake
-else:
-    import wsproto_fast.handshake
+        import wsproto_fast.handshake  # noqa: F401
 
 from wsproto_fast.exceptions import InvalidHandshake, InvalidURI
 from wsproto_fast.handshake import ClientHandshake, ServerHandshake
@@ -117,16 +116,14 @@ TARGETS: list[Callable[[Limits, Iterator[bytes]], Outcome]] = [
 
 
 def one_input(data: bytes) -> None:
-    """Run one target: ``data[0]`` modulo 4 names it, its bit 2 takes tight limits, its bit 3 a URI instead of it all."""
+    """Run a target: bits 0-1 of ``data[0]`` name it, bit 2 takes tight limits, bit 3 a URI instead of it all."""
     if len(data) < 4:
         return
     what, *sizes = data[:4]
     wire = data[4:]
     if what & 8:
-        try:
+        with contextlib.suppress(InvalidURI):
             ClientHandshake(parse_uri(wire.decode("utf-8", "surrogateescape")))
-        except InvalidURI:
-            pass
         return
     target = TARGETS[what % 4]
     limits = TIGHT if what & 4 else Limits()

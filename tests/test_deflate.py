@@ -370,6 +370,21 @@ def test_sharing_the_window() -> None:
     assert [sender.compress(b"Hello") for _ in range(3)] == [HELLO] * 3
 
 
+@pytest.mark.parametrize("takeover", ["", "sn"])
+def test_compress_once_refers_to_nothing(takeover: str, module: ModuleType) -> None:
+    sender, _ = pair(agreed(takeover), zlib=other_zlib(module))
+    fresh, _ = pair(agreed(takeover), zlib=other_zlib(module))
+    assert sender.compress_once(b"") == b"\x00"
+    assert not sender.active
+    sender.compress(JSON)
+    for message in documents(20):
+        wire = sender.compress_once(message)
+        assert wire == fresh.compress(message)
+        assert inflate(receiver(), wire) == message
+        fresh.reset_deflater()
+    assert len(sender.compress(JSON)) < len(fresh.compress(JSON)) / 2 or takeover  # its own context is untouched
+
+
 def test_empty_messages_and_frames() -> None:
     for text in ("", "sn"):
         sender, peer = pair(agreed(text))
@@ -436,9 +451,19 @@ def test_eight_bits_look_back_one_byte() -> None:
     for distance in (41, 255, 256, 257, 300, 506, 512):
         message = block + rng.randbytes(distance - 40) + block
         wire = sender.compress(message)
-        assert len(wire) > len(message) - 40  # no reference to the first block
+        assert len(wire) >= len(message)  # no reference to the first block
         assert judge.decompress(wire + TAIL) == message
     assert len(sender.compress(b"a" * 5000)) < 100
+
+
+def test_peer_with_eight_bits_may_look_back_further(module: ModuleType) -> None:
+    """A library that takes 9 bits for 8 has promised 256 bytes and may use 506."""
+    block = random.Random(8).randbytes(400)
+    peer = zlib.compressobj(9, zlib.DEFLATED, -10)
+    first, second = ((peer.compress(block) + peer.flush(zlib.Z_SYNC_FLUSH))[:-4] for _ in range(2))
+    assert len(second) < 20
+    context = receiver("c=8", module)
+    assert [inflate(context, first), inflate(context, second)] == [block, block]
 
 
 # Errors
@@ -552,6 +577,59 @@ def test_no_limit(limit: int, module: ModuleType) -> None:
         assert context.decompress(wire, fin=True, max_length=limit) == bytes(size)
 
 
+class Recorder:
+    """A zlib module that notes how it is called."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module = module
+        self.error = module.error
+        self.limits: list[int] = []
+        self.windows: list[Any] = []
+        self.copied = 0  # bytes behind final blocks
+
+    def decompressobj(self, wbits: int, zdict: Any) -> Any:
+        self.windows.append(zdict)
+        inner = self.module.decompressobj(wbits, zdict)
+        proxy = SimpleNamespace(eof=False, unused_data=b"")
+
+        def decompress(data: Any, max_length: int) -> bytes:
+            self.limits.append(max_length)
+            output: bytes = inner.decompress(data, max_length)
+            proxy.eof, proxy.unused_data = inner.eof, inner.unused_data
+            self.copied += len(inner.unused_data)
+            return output
+
+        proxy.decompress = decompress
+        return proxy
+
+
+@pytest.mark.parametrize("shape", ["stored", "fixed", "dynamic"])
+def test_zlib_is_never_called_without_limit(shape: str, module: ModuleType) -> None:
+    """A final block that fills the limit to its last byte, one more or one less, and a bomb behind it."""
+    data = {"stored": b"abc", "fixed": b"Hello", "dynamic": JSON}[shape]
+    level = 0 if shape == "stored" else 9
+    peer = zlib.compressobj(level, zlib.DEFLATED, -15)
+    stream = peer.compress(data) + peer.flush(zlib.Z_FINISH)
+    for behind in (zeros(10**6), final(bytes(10**6)), stream + zeros(10**6)):
+        for limit in {0, len(data) - 1, len(data), len(data) + 1, 2 * len(data) - 1, 2 * len(data)}:
+            for pieces in ([stream + behind], [stream, behind], [stream[:-1], stream[-1:] + behind]):
+                recorder = Recorder(module)
+                context = PerMessageDeflate(Role.SERVER, DEFAULTS, DeflateConfig(zlib=recorder))
+                with pytest.raises(PayloadTooBig):
+                    inflate(context, *pieces, max_length=limit)
+                assert 0 < min(recorder.limits) <= max(recorder.limits) <= limit + 1
+
+
+def test_inflater_does_not_keep_a_second_window(module: ModuleType) -> None:
+    recorder = Recorder(module)
+    context = PerMessageDeflate(Role.SERVER, DEFAULTS, DeflateConfig(zlib=recorder))
+    sender = PerMessageDeflate(Role.CLIENT, DEFAULTS)
+    for _ in range(3):
+        assert inflate(context, sender.compress(JSON)) == JSON
+        context.release()
+    assert [len(window) for window in recorder.windows] == [0, 0, 0]  # 0 by now
+
+
 @pytest.mark.parametrize("many_streams", [False, True])
 def test_bomb_memory(many_streams: bool, module: ModuleType) -> None:
     limit = 2**20
@@ -586,31 +664,11 @@ def test_final_blocks_are_bounded(module: ModuleType) -> None:
 
 def test_final_blocks_take_linear_time() -> None:
     """4096 streams before a megabyte of data: what follows is not copied once per stream."""
-    context = receiver()
-    copied = 0
-
-    class Counting:
-        error = zlib.error
-
-        @staticmethod
-        def decompressobj(*args: Any) -> Any:
-            inner = zlib.decompressobj(*args)
-
-            def decompress(data: bytes, limit: int) -> bytes:
-                nonlocal copied
-                output = inner.decompress(data, limit)
-                copied += len(inner.unused_data)
-                wrapper.eof, wrapper.unused_data = inner.eof, inner.unused_data
-                return output
-
-            wrapper = SimpleNamespace(decompress=decompress)
-            return wrapper
-
-    context.config = DeflateConfig(zlib=Counting)
-    wire = b"\x01\x00\x00\xff\xff" * 4096 + b"\x00\xff\xff\x00\x00" + bytes(65535)
-    wire += (b"\x00\xff\xff\x00\x00" + bytes(65535)) * 14 + b"\x00"
+    recorder = Recorder(zlib)
+    context = PerMessageDeflate(Role.SERVER, DEFAULTS, DeflateConfig(zlib=recorder))
+    wire = b"\x01\x00\x00\xff\xff" * 4096 + (b"\x00\xff\xff\x00\x00" + bytes(65535)) * 15 + b"\x00"
     assert inflate(context, wire) == bytes(15 * 65535)
-    assert copied < 25 * 2**20
+    assert recorder.copied < 25 * 2**20
 
 
 def test_window_goes_on_behind_a_final_block(module: ModuleType) -> None:
@@ -745,6 +803,7 @@ def test_contexts_live_as_long_as_agreed() -> None:
         assert context.active is inflate_stays
         assert not context._started
         assert bool(context._recent) is inflate_stays
+        assert (context._room == 2 * context._window) is not inflate_stays
 
 
 def test_roles_use_their_own_window() -> None:

@@ -367,7 +367,7 @@ def test_bytes_like_input() -> None:
     ],
 )
 def test_what_must_not_be_serialized(bad: Request | Response) -> None:
-    with pytest.raises(ValueError, match="illegal (request|status) line"):
+    with pytest.raises(ValueError, match=r"illegal (request|status) line"):
         bad.serialize()
 
 
@@ -589,7 +589,9 @@ def test_serialize_response(body: bytes) -> None:
     assert wire == b"HTTP/1.1 403 Forbidden\r\nContent-Length: %d\r\nA: \xe9\r\n\r\n" % len(body) + body
     assert type(wire) is bytes
     assert every_way(ResponseParser, wire) == (ours, b"")
-    theirs = websockets.http11.Response(403, "Forbidden", websockets.datastructures.Headers(ours.headers.raw_items()), body)
+    theirs = websockets.http11.Response(
+        403, "Forbidden", websockets.datastructures.Headers(ours.headers.raw_items()), body
+    )
     assert theirs.serialize() == wire
 
 
@@ -627,14 +629,21 @@ def seconds(parser: Any, wire: bytes, step: int) -> float:
     ],
 )
 def test_a_big_head_is_judged_quickly(wire: bytes) -> None:
-    """10 ms whole and 100 ms bytewise are demanded; it takes 0.5 and 35. The margin is for coverage and slow machines."""
+    """10 ms whole and 100 ms bytewise are demanded; it takes 0.5 and 35. The rest is for coverage and slow machines."""
     assert seconds(RequestParser, wire, 65536) < 0.05
     assert seconds(RequestParser, wire, 1) < 0.5
 
 
-def test_time_is_linear() -> None:
-    """A parser that searched its buffer from the start would need 25 times as long as this takes."""
-    limits = Limits(max_line_size=2**21, max_head_size=2**21, max_body_size=2**21)
-    assert seconds(lambda: RequestParser(limits), b"GET /" + b"x" * 2**20, 16) < 0.5
-    assert seconds(lambda: ResponseParser(limits), response(CHUNKED, body=b"1;" + b"x" * 2**20), 16) < 0.5
-    assert seconds(lambda: ResponseParser(limits), response(CHUNKED, body=b"FFFFF\r\n" + b"x" * 2**20), 16) < 0.5
+@pytest.mark.parametrize(
+    ("parser", "start"),
+    [
+        (RequestParser, b"GET /"),
+        (ResponseParser, response(CHUNKED, body=b"1;")),
+        (ResponseParser, response(CHUNKED, body=b"FFFFFFF\r\n")),
+    ],
+)
+def test_time_is_linear(parser: Any, start: bytes) -> None:
+    """Four times the bytes in four times the time; 13 times, if the buffer were searched from its start."""
+    limits = Limits(max_line_size=2**22, max_head_size=2**22, max_body_size=2**22)
+    short, long = (seconds(lambda: parser(limits), start + b"x" * size, 16) for size in (2**19, 2**21))
+    assert long < 8 * short

@@ -156,7 +156,7 @@ def check_upgrade(headers: Headers) -> None:
     for name, wanted in (("Connection", "upgrade"), ("Upgrade", "websocket")):
         values = headers.get_all(name)
         value = ",".join(values).lower()
-        if value != wanted and wanted not in map(_strip, value.split(",", _MAX_ELEMENTS)[:_MAX_ELEMENTS]):
+        if value != wanted and wanted not in map(_strip, value.split(",", _MAX_ELEMENTS)):
             raise InvalidUpgrade(name, ", ".join(values) if values else None)
 
 

