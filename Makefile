@@ -107,7 +107,7 @@ test: $(BUILT) $(VENV)/.extra-test ## all tests, engine tests on both builds (PY
 lint: $(VENV)/.extra-lint $(VENV)/.extra-test ## ruff, mypy --strict, cython-lint
 	$(BIN)/ruff check .
 	$(PY) -m mypy
-	$(BIN)/cython-lint $(wildcard ext/*.pyx ext/*.pxd wsproto_fast/*.pxd)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint $(wildcard ext/*.pyx ext/*.pxd wsproto_fast/*.pxd)
 
 bench: $(BUILT) $(VENV)/.extra-bench ## benchmarks; PYTEST_ARGS="-k mask" selects
 	$(PY) -m pytest benchmarks --benchmark-only --timeout=0 $(PYTEST_ARGS)

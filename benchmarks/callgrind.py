@@ -4,7 +4,8 @@
 divides the difference by N, so that starting Python cancels out. Calls are made from Python, and what the interpreter
 spends on them is in the count; ``nothing`` is the bare loop. Valgrind has no AVX-512: the kernels are those of AVX2.
 
-``--keep DIRECTORY`` keeps the profiles of the larger runs for callgrind_annotate.
+``--functions`` adds where they went, by the same difference; ``--keep DIRECTORY`` keeps the profiles of the larger runs
+for callgrind_annotate.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,11 +143,25 @@ def instructions(case: str, build: str, n: int, profile: Path) -> int:
     raise SystemExit(f"no total in {profile}")
 
 
+def functions(profile: Path) -> Counter[str]:
+    """Instructions of each function itself."""
+    command = ["callgrind_annotate", "--threshold=100", "--auto=no", str(profile)]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    result: Counter[str] = Counter()
+    for line in output.splitlines():
+        match = re.match(r" *([\d,]+) \( *[\d.]+%\)  .*?:([^ :]+)(?: \[|$)", line)
+        if match:
+            name = re.sub(r"^__pyx_(\w+?)_12wsproto_fast_", r"\1: ", match[2].partition("'")[0])
+            result[name] += int(match[1].replace(",", ""))
+    return result
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.callgrind", description=__doc__)
     parser.add_argument("case", nargs="*", choices=[[], *CASES], help="default: all")
     parser.add_argument("-n", type=int, default=N, help="messages of the smaller run")
     parser.add_argument("--pure", action="store_true", help="the build without extensions")
+    parser.add_argument("--functions", action="store_true", help="the functions that these instructions are in")
     parser.add_argument("--keep", type=Path, metavar="DIRECTORY")
     parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -164,9 +180,16 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         print(f"Instructions a message of 125 B of text, {build}:")
         for case in options.case or CASES:
-            once = instructions(case, build, n, Path(temporary) / "once")
-            twice = instructions(case, build, 2 * n, folder / f"callgrind.{build}.{case}")
+            half, whole = Path(temporary) / "half", folder / f"callgrind.{build}.{case}"
+            once = instructions(case, build, n, half)
+            twice = instructions(case, build, 2 * n, whole)
             print(f"  {case:18} {(twice - once) / n:10.1f}", flush=True)
+            if options.functions:
+                spent = functions(whole)
+                spent.subtract(functions(half))
+                for name, count in spent.most_common():
+                    if count / n >= 1:
+                        print(f"  {'':18} {count / n:10.1f}  {name}")
 
 
 if __name__ == "__main__":

@@ -363,7 +363,8 @@ INVALID_MESSAGE = "did not receive a valid HTTP request; "
          "invalid Sec-WebSocket-Key header: multiple values"),
         (request(Sec_WebSocket_Key=""), 400, InvalidHeaderValue, "empty Sec-WebSocket-Key header"),
         *((request(Sec_WebSocket_Key=key), 400, InvalidHeaderValue, f"invalid Sec-WebSocket-Key header: {key}")
-          for key in ["x", KEY[1:], KEY + "=", "A" * 24, "A" * 22 + "==A", "A" * 21 + "==", "-" * 22 + "==", "AAAA" * 5 + "AAA=",
+          for key in ["x", KEY[1:], KEY + "=", "A" * 24, "A" * 22 + "==A", "A" * 21 + "==",
+                      "-" * 22 + "==", "AAAA" * 5 + "AAA=",
                       "A" * 11 + " " + "A" * 10 + "==", "é" + "A" * 21 + "=="]),
         # a list that breaks its grammar
         (request(Sec_WebSocket_Protocol="a b"), 400, InvalidHeaderFormat, None),

@@ -139,7 +139,7 @@ class InvalidMethod(InvalidHandshake):
         self.method = method
 
     def __str__(self) -> str:
-        return f"invalid HTTP method; expected GET; got {self.method}"
+        return f"unsupported HTTP method: {self.method}"
 
 
 class InvalidProtocol(InvalidHandshake):
@@ -150,7 +150,7 @@ class InvalidProtocol(InvalidHandshake):
         self.protocol = protocol
 
     def __str__(self) -> str:
-        return f"invalid HTTP version; expected HTTP/1.1; got {self.protocol}"
+        return f"unsupported HTTP version: {self.protocol}"
 
 
 class InvalidStatus(InvalidHandshake):
@@ -272,11 +272,9 @@ class PayloadTooBig(RemoteProtocolError):
     """
 
     def __init__(self, size: int | None, max_size: int, current_size: int = 0) -> None:
-        size_text = "over the limit" if size is None else f"{size} bytes"
-        before = f" after {current_size} bytes" if current_size else ""
-        super().__init__(
-            CloseCode.MESSAGE_TOO_BIG, f"frame of {size_text}{before} exceeds limit of {max_size} bytes"
-        )
+        frame = "frame" if size is None else f"frame with {size} bytes"
+        before = f" after reading {current_size} bytes" if current_size else ""
+        super().__init__(CloseCode.MESSAGE_TOO_BIG, f"{frame}{before} exceeds limit of {max_size} bytes")
         self.size = size
         self.max_size = max_size
         self.current_size = current_size
@@ -289,7 +287,7 @@ class TooManyFragments(RemoteProtocolError):
     """A message has more frames than ``Limits.max_fragments``; closed with 1009."""
 
     def __init__(self, max_fragments: int) -> None:
-        super().__init__(CloseCode.MESSAGE_TOO_BIG, f"message of more than {max_fragments} fragments")
+        super().__init__(CloseCode.MESSAGE_TOO_BIG, f"fragmented message exceeds limit of {max_fragments} frames")
         self.max_fragments = max_fragments
 
     def __reduce__(self) -> tuple[Any, ...]:

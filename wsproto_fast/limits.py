@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +74,7 @@ class DeflateConfig:
 
     server_no_context_takeover: bool = False
     client_no_context_takeover: bool = False
-    #: 9-15, LZ77 windows of 2**bits bytes. (8 is legal on the wire, but zlib has no raw deflate with it.)
+    #: 8-15, LZ77 windows of 2**bits bytes. 8 is Huffman coding only, because zlib has no raw deflate with it.
     server_max_window_bits: int = 12
     client_max_window_bits: int = 12
     #: zlib's level (``None``: the module's default), memLevel and strategy.
@@ -93,3 +94,9 @@ class DeflateConfig:
         _check(1 <= self.mem_level <= 9, "mem_level must be between 1 and 9")
         _check(self.threshold >= 0, "threshold must not be negative")
         _check(self.idle_release is None or self.idle_release > 0, "idle_release must be positive, or None")
+        module = zlib if self.zlib is None else self.zlib
+        try:  # else a wrong level would only be found by the first message that is compressed
+            level = module.Z_DEFAULT_COMPRESSION if self.level is None else self.level
+            module.compressobj(level, module.DEFLATED, -9, self.mem_level, self.strategy)
+        except (ValueError, module.error) as error:
+            raise ValueError(f"{module.__name__} knows no such level ({self.level}) or strategy") from error

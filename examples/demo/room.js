@@ -208,8 +208,9 @@ $("composer").addEventListener("submit", (event) => {
 // ---- graphs --------------------------------------------------------------------------------------------------------
 
 class Graph {
-  constructor(name, format) {
+  constructor(name, format, clip = false) {
     this.name = name;
+    this.clip = clip;
     this.format = format;
     this.values = [];
     this.canvas = document.querySelector(`[data-stat="${name}"] canvas`);
@@ -238,9 +239,11 @@ class Graph {
     const colour = getComputedStyle(document.documentElement).getPropertyValue(`--${this.name}-stroke`).trim();
     const top = 6;
     const bottom = 4;
-    const most = Math.max(...values, 1e-9) * 1.08;
+    // One slow round trip would flatten all others: what is far over the usual is cut off.
+    const usual = [...values].sort((a, b) => a - b)[values.length >> 1];
+    const most = Math.max(1e-9, Math.min(Math.max(...values), this.clip ? usual * 6 : Infinity)) * 1.08;
     const x = (i) => width - 5 - (values.length - 1 - i) * (width / (POINTS - 1));
-    const y = (value) => height - bottom - (value / most) * (height - top - bottom);
+    const y = (value) => height - bottom - Math.min(value / most, 1) * (height - top - bottom);
     context.beginPath();
     values.forEach((value, i) => {
       if (i === 0) return context.moveTo(x(0), y(value));
@@ -268,7 +271,7 @@ class Graph {
 const graphs = {
   people: new Graph("people", (value) => String(value)),
   rate: new Graph("rate", (value) => (value < 10 ? value.toFixed(1) : Math.round(value).toLocaleString("en"))),
-  trip: new Graph("trip", (value) => (value < 10 ? value.toFixed(1) : Math.round(value).toString())),
+  trip: new Graph("trip", (value) => (value < 10 ? value.toFixed(1) : Math.round(value).toString()), true),
 };
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {

@@ -112,6 +112,9 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
 class Role:
     """Our side of the suite: "server" (against fuzzingclient) or "client" (against fuzzingserver)."""
 
+    #: Number of cases that the suite's server offered to our client.
+    expected: int | None = None
+
     def __init__(self, name: str, wstest: Path) -> None:
         self.name = name
         self.wstest = wstest
@@ -177,8 +180,6 @@ class Role:
             raise Trouble(f"echo_client.py failed:\n{self.log('client')}")
         self.expected = int(output)
 
-    expected: int | None = None
-
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")[-3000:]
 
@@ -192,6 +193,7 @@ class Role:
                 self.failures.append(f"no case {pattern} was run")
         if self.expected is not None and self.expected != len(self.results):
             self.failures.append(f"{self.expected} cases were offered, {len(self.results)} reported")
+            self.failures.append(self.log("client"))
         for case, result in sorted(self.results.items(), key=lambda item: case_key(item[0])):
             outcomes = [str(result["behavior"]), str(result["behaviorClose"])]
             if not ACCEPTED.issuperset(outcomes):

@@ -143,7 +143,7 @@ class ServerConnection(Connection):
 
     def _shut_out(self) -> None:
         """The server closes before a request was there."""
-        if not self._handshake.done and self._task is None:
+        if self._task is None and not self._handshake.done:
             self.transport.close()
 
     def _cancel_open_timer(self) -> None:

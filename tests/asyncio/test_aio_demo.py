@@ -1,0 +1,163 @@
+"""The demo: its server as a process, its page in a headless Chromium."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import socket
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aio import NODE_DIRECTORY, ROOT, missing, run
+
+from wsproto_fast.asyncio import connect
+from wsproto_fast.exceptions import ConnectionClosedOK, InvalidStatus
+
+SERVER = ROOT / "examples" / "demo" / "server.py"
+
+
+class Demo:
+    """The demo's server, running."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.arguments = arguments
+
+    async def __aenter__(self) -> Demo:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, str(SERVER), *self.arguments, stdout=asyncio.subprocess.PIPE, env=environment
+        )
+        assert self.process.stdout is not None
+        line = (await self.process.stdout.readline()).decode()
+        match = re.search(r"http://localhost:(\d+)/", line)
+        assert match is not None, line
+        self.port = int(match[1])
+        self.url = f"http://127.0.0.1:{self.port}/"
+        return self
+
+    async def end(self, signal_number: int = signal.SIGTERM) -> None:
+        """End it; it must end well."""
+        self.process.send_signal(signal_number)
+        assert await self.process.wait() == 0
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+
+
+def get(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=10) as response:
+        return response.headers, response.read().decode()
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_pages_and_graceful_end(signal_number: int) -> None:
+    async def main() -> None:
+        async with Demo("--port", "0") as demo:
+            loop = asyncio.get_running_loop()
+            headers, page = await loop.run_in_executor(None, get, demo.url)
+            assert headers["Content-Type"] == "text/html; charset=utf-8"
+            assert "default-src 'none'" in headers["Content-Security-Policy"]
+            assert "unsafe" not in headers["Content-Security-Policy"]
+            assert re.findall(r'(?:src|href)="(?!data:)([^"]*)"', page) == ["room.css", "room.js"]
+            for name in ("room.css", "room.js"):
+                _, text = await loop.run_in_executor(None, get, demo.url + name)
+                assert re.findall(r"https?://|@import|innerHTML", text) == []
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                await loop.run_in_executor(None, get, demo.url + "../server.py")
+            async with connect(f"ws://127.0.0.1:{demo.port}/ws", origin=f"http://127.0.0.1:{demo.port}") as ws:
+                assert '"welcome"' in await ws.recv()
+                await demo.end(signal_number)
+                with pytest.raises(ConnectionClosedOK):
+                    while True:
+                        await ws.recv()
+                assert ws.close_code == 1001
+
+    run(main())
+
+
+def test_other_pages_are_refused() -> None:
+    async def main() -> None:
+        async with Demo("--port", "0") as demo:
+            with pytest.raises(InvalidStatus, match="403"):
+                await connect(f"ws://127.0.0.1:{demo.port}/ws", origin="http://evil.example")
+            async with connect(f"ws://127.0.0.1:{demo.port}/ws") as ws:
+                await ws.recv()
+                await ws.send("[]")
+                await ws.wait_closed()
+                assert ws.close_code == 1003
+            await demo.end()
+
+    run(main())
+
+
+def test_next_free_port() -> None:
+    async def main() -> None:
+        with socket.socket() as taken:
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                taken.bind(("127.0.0.1", 8765))
+                taken.listen()
+            except OSError:
+                pass  # somebody else has it: as good
+            async with Demo() as demo:
+                assert 8765 < demo.port < 8785
+                await demo.end()
+
+    run(main())
+
+
+def chromium() -> str:
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        missing("chromium is not installed")
+    assert path is not None
+    return path
+
+
+def node_with(package: str) -> str:
+    node = shutil.which("node")
+    if node is None:
+        missing("node is not installed")
+    if not (NODE_DIRECTORY / "node_modules" / package).is_dir():
+        missing(f"{package} of node is not installed in {NODE_DIRECTORY}")
+    assert node is not None
+    return node
+
+
+def test_two_tabs(tmp_path: Path) -> None:
+    arguments = (node_with("playwright-core"), str(ROOT / "tests" / "node" / "demo_tabs.mjs"), str(NODE_DIRECTORY))
+    browser = chromium()
+
+    async def main() -> None:
+        async with Demo("--port", "0") as demo:
+            tabs = await asyncio.create_subprocess_exec(
+                *(*arguments, browser, demo.url, str(tmp_path / "profile")),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+            )
+            try:
+                assert tabs.stdin is not None
+                assert tabs.stdout is not None
+                assert await tabs.stdout.readline() == b"talked\n"
+                await demo.end()
+                assert await tabs.stdout.readline() == b"offline\n"
+                async with Demo("--port", str(demo.port)) as again:
+                    tabs.stdin.write(b"restarted\n")
+                    assert await tabs.stdout.readline() == b"back\n"
+                    assert await tabs.wait() == 0
+                    await again.end()
+            finally:
+                if tabs.returncode is None:
+                    tabs.kill()
+                    await tabs.wait()
+
+    run(main(), limit=90)

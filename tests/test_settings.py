@@ -1,0 +1,144 @@
+"""Settings refuse nonsense at once; close codes and exceptions say what `websockets` says, which programs grep for."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from collections.abc import Callable
+from http import HTTPStatus
+
+import pytest
+import websockets.exceptions as theirs
+from websockets.frames import Close as TheirClose
+from websockets.http11 import Response as TheirResponse
+
+import wsproto_fast as ours
+from wsproto_fast import Close, CloseCode, DeflateConfig, Headers, Keepalive, Limits, Response
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Limits(max_message_size=-1), "max_message_size must not be negative"),
+        (lambda: Limits(max_headers=-1), "max_headers must not be negative"),
+        (lambda: Limits(close_timeout=-0.1), "close_timeout must not be negative"),
+        (lambda: Keepalive(ping_interval=0), "ping_interval must be positive"),
+        (lambda: Keepalive(ping_timeout=-1), "ping_timeout must be positive"),
+        (lambda: DeflateConfig(server_max_window_bits=16), "server_max_window_bits must be between 8 and 15"),
+        (lambda: DeflateConfig(client_max_window_bits=7), "client_max_window_bits must be between 8 and 15"),
+        (lambda: DeflateConfig(mem_level=0), "mem_level must be between 1 and 9"),
+        (lambda: DeflateConfig(threshold=-1), "threshold must not be negative"),
+        (lambda: DeflateConfig(idle_release=0), "idle_release must be positive"),
+        (lambda: DeflateConfig(level=10), "zlib knows no such level"),
+        (lambda: DeflateConfig(strategy=99), "zlib knows no such level"),
+    ],
+)
+def test_nonsense(make: Callable[[], object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_a_limit_can_be_lifted() -> None:
+    for field in dataclasses.fields(Limits):
+        if "None" in str(field.type):
+            assert getattr(Limits(**{field.name: None}), field.name) is None
+    assert Keepalive(None, None).ping_interval is None
+    assert DeflateConfig(idle_release=None, level=9).level == 9
+
+
+def test_settings_are_frozen() -> None:
+    for settings in (Limits(), Keepalive(), DeflateConfig()):
+        field = dataclasses.fields(settings)[0].name
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(settings, field, None)
+
+
+@pytest.mark.parametrize("code", [*range(990, 1020), 2999, 3000, 3999, 4000, 4999, 5000, 65535])
+@pytest.mark.parametrize("reason", ["", "because"])
+def test_close_reads_as_theirs(code: int, reason: str) -> None:
+    assert str(Close(code, reason)) == str(TheirClose(code, reason))
+
+
+CLOSES = [None, (1000, ""), (1001, "going"), (1005, ""), (1011, "keepalive ping timeout"), (4000, "x")]
+
+
+@pytest.mark.parametrize("rcvd", CLOSES)
+@pytest.mark.parametrize("sent", CLOSES)
+@pytest.mark.parametrize("order", [True, False])
+def test_connection_closed_reads_as_theirs(
+    rcvd: tuple[int, str] | None, sent: tuple[int, str] | None, order: bool
+) -> None:
+    rcvd_then_sent = order if rcvd and sent else None
+    mine = ours.ConnectionClosed(rcvd and Close(*rcvd), sent and Close(*sent), rcvd_then_sent)
+    other = theirs.ConnectionClosed(rcvd and TheirClose(*rcvd), sent and TheirClose(*sent), rcvd_then_sent)
+    assert str(mine) == str(other)
+    assert mine.code == (CloseCode.ABNORMAL_CLOSURE if rcvd is None else rcvd[0])
+    assert mine.reason == ("" if rcvd is None else rcvd[1])
+
+
+THEIR_RESPONSE = TheirResponse(404, "Not Found", None)  # type: ignore[arg-type]
+SAME_TEXT = [
+    ("InvalidURI", ("http://x", "bad scheme")),
+    ("InvalidMethod", ("POST",)),
+    ("InvalidProtocol", ("HTTP/1.0",)),
+    ("InvalidHeader", ("Upgrade",)),
+    ("InvalidHeader", ("Upgrade", "")),
+    ("InvalidHeader", ("Upgrade", "h2c")),
+    ("InvalidHeaderFormat", ("Sec-WebSocket-Protocol", "expected token", "a,,b", 2)),
+    ("InvalidHeaderValue", ("Sec-WebSocket-Version", "8")),
+    ("InvalidOrigin", ("https://evil.example",)),
+    ("InvalidOrigin", (None,)),
+    ("InvalidUpgrade", ("Connection", "close")),
+    ("DuplicateParameter", ("a",)),
+    ("InvalidParameterName", ("a",)),
+    ("InvalidParameterValue", ("a", None)),
+    ("InvalidParameterValue", ("a", "")),
+    ("InvalidParameterValue", ("a", "b")),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments"), SAME_TEXT)
+def test_exceptions_read_as_theirs(name: str, arguments: tuple[str, ...]) -> None:
+    assert str(getattr(ours, name)(*arguments)) == str(getattr(theirs, name)(*arguments))
+
+
+def test_invalid_status_reads_as_theirs() -> None:
+    status = int(HTTPStatus.NOT_FOUND)
+    assert str(ours.InvalidStatus(Response(status, "Not Found", Headers()))) == str(
+        theirs.InvalidStatus(TheirResponse(status, "Not Found", None))  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in ours.exceptions.__all__ if hasattr(theirs, name)])
+def test_taxonomy_is_theirs(name: str) -> None:
+    """The bases that their class has and we know, ours has too; `except` clauses go on working after a port."""
+    bases = {base.__name__ for base in getattr(theirs, name).__mro__}
+    mine = {base.__name__ for base in getattr(ours, name).__mro__}
+    known = set(ours.exceptions.__all__) | {"RuntimeError", "AssertionError"}
+    assert bases & known <= mine
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ours.PayloadTooBig(None, 10),
+        ours.PayloadTooBig(20, 10, 5),
+        ours.TooManyFragments(3),
+        ours.RemoteProtocolError(1002, "reserved bits must be 0"),
+        ours.ConnectionClosedError(Close(1000), None),
+        ours.InvalidURI("x", "y"),
+    ],
+)
+def test_exceptions_survive_pickle(error: Exception) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+    assert vars(copy) == vars(error)
+
+
+def test_payload_too_big_reads_as_theirs() -> None:
+    # Their second number is what is left of the limit, ours the limit.
+    for size in (20, None):
+        assert str(ours.PayloadTooBig(size, 10)) == str(theirs.PayloadTooBig(size, 10))
+        assert str(ours.PayloadTooBig(size, 30, 15)) == str(theirs.PayloadTooBig(size, 15, 15))
+    assert str(ours.TooManyFragments(5)) == str(theirs.TooManyFragments(5))
