@@ -90,11 +90,11 @@ $(VENV)/.built-pure: $(VENV)/.extra-build pyproject.toml setup.py
 
 # Targets --------------------------------------------------------------------------------------------------------------
 
-.PHONY: help build demo test lint fuzz fuzz-py asan autobahn bench coverage test-all dist clean
+.PHONY: help build demo test lint fuzz fuzz-py asan autobahn bench bench-readme coverage test-all dist clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | while IFS=$$'\t' read -r name text; do \
-	  printf 'make %-10s %s\n' "$$name" "$$text"; done
+	  printf 'make %-13s %s\n' "$$name" "$$text"; done
 
 build: $(BUILT) ## environment in .venv, editable install, extensions; rebuilds what changed
 
@@ -111,6 +111,9 @@ lint: $(VENV)/.extra-lint $(VENV)/.extra-test ## ruff, mypy --strict, cython-lin
 
 bench: $(BUILT) $(VENV)/.extra-bench ## benchmarks; PYTEST_ARGS="-k mask" selects
 	$(PY) -m pytest benchmarks --benchmark-only --timeout=0 $(PYTEST_ARGS)
+
+bench-readme: $(BUILT) $(VENV)/.extra-bench ## the README's table of ratios
+	$(PY) -m benchmarks.compare
 
 # Branch coverage of the Python sources: the suite on the pure build, adapters included.
 coverage: $(BUILT) $(VENV)/.extra-test ## branch coverage of the Python sources; fails under 100 %

@@ -6,7 +6,6 @@ straight into the chunk that the kernel gets.
 """
 
 import os
-import struct
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_CheckExact, PyByteArray_GET_SIZE
@@ -52,12 +51,20 @@ __all__ = [
 COMPILED = True
 
 cdef Py_ssize_t AHEAD = 65536
-cdef Py_ssize_t KEYS_PER_DRAW = 1024
+cdef Py_ssize_t POOL_SIZE = 4096
 
-cdef list _keys = []
+# Random bytes for the next keys: four from _position on. Both change together, and only with the GIL held.
+cdef bytes _pool = b""
+cdef Py_ssize_t _position = 0
+
+
+def _empty_pool():
+    global _pool
+    _pool = b""
+
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keys.clear)
+    os.register_at_fork(after_in_child=_empty_pool)
 
 wsf_cpu_init()
 
@@ -73,13 +80,20 @@ def use_simd_level(name):
 
 
 cpdef int64_t new_key() except? -2:
-    while True:
-        if _keys:
-            try:
-                return _keys.pop()
-            except IndexError:  # another thread took the last one
-                pass
-        _keys.extend(struct.unpack(f"<{KEYS_PER_DRAW}I", os.urandom(4 * KEYS_PER_DRAW)))
+    global _pool, _position
+    cdef bytes fresh
+    cdef const uint8_t *p
+    if _position + 4 > PyBytes_GET_SIZE(_pool):
+        fresh = os.urandom(POOL_SIZE)  # another thread may run meanwhile
+        _pool = fresh
+        _position = 0
+    p = <const uint8_t *>PyBytes_AS_STRING(_pool) + _position
+    _position += 4
+    return _get_key(p)
+
+
+cdef inline int64_t _get_key(const uint8_t *p) noexcept nogil:
+    return <int64_t>(<uint32_t>p[0] | (<uint32_t>p[1] << 8) | (<uint32_t>p[2] << 16) | (<uint32_t>p[3] << 24))
 
 
 cdef inline uint32_t _memory_order(int64_t key) noexcept nogil:
@@ -157,13 +171,7 @@ cpdef (Py_ssize_t, int, int, int64_t, int64_t) read_header(object data, Py_ssize
         return size, p[0], p[1], <int64_t>length, -1
     if have < size + 4:
         return 0, 0, 0, 0, -1
-    return (
-        size + 4, p[0], p[1], <int64_t>length,
-        <int64_t>(
-            <uint32_t>p[size] | (<uint32_t>p[size + 1] << 8)
-            | (<uint32_t>p[size + 2] << 16) | (<uint32_t>p[size + 3] << 24)
-        ),
-    )
+    return size + 4, p[0], p[1], <int64_t>length, _get_key(p + size)
 
 
 cpdef int64_t rotate_key(int64_t key, Py_ssize_t offset) noexcept:

@@ -109,6 +109,10 @@ def outdated_extensions() -> list[str]:
 
 
 DIRECTORY = package_directory()
+if "asan" in os.environ.get("LD_PRELOAD", ""):  # `make asan`: programs that tests start run without instruments
+    del os.environ["LD_PRELOAD"]
+    os.environ.pop("PYTHONMALLOC", None)
+    os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent)
 sys.meta_path.insert(0, PureFinder(PURE, DIRECTORY))
 if TEST_PURE:
     sys.meta_path.insert(0, PureFinder("wsproto_fast", DIRECTORY))

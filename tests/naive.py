@@ -36,7 +36,8 @@ def utf8_prefix(data: bytes) -> bool:
         codecs.getincrementaldecoder("utf-8")("strict").decode(data, False)
     except UnicodeDecodeError:
         return False
-    return True
+    # Python waits for the third byte of a surrogate, but no valid text goes on from its second (Unicode, table 3-7).
+    return not (data[-2:-1] == b"\xed" and data[-1] >= 0xA0)
 
 
 @dataclass
@@ -187,5 +188,7 @@ def gist(events: list[Any]) -> list[tuple[Any, ...]]:
             event = ("Closed", event[1], "error")
         elif event[0] == "Closed" and event[1] == 1006:
             event = ("Closed", 1006, None)
+        elif event[0] == "Pong":
+            event = event[:3]  # when we sent the ping is no matter of the wire
         told.append(event)
     return told

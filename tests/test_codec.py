@@ -345,8 +345,6 @@ def test_keys_come_from_no_mersenne_twister(codec: Any) -> None:
     def untemper(y: int) -> int:
         y ^= y >> 18
         y ^= (y << 15) & 0xEFC60000
-        for _ in range(5):
-            pass
         x = y
         for _ in range(5):
             x = y ^ ((x << 7) & 0x9D2C5680)

@@ -338,10 +338,10 @@ INVALID_MESSAGE = "did not receive a valid HTTP request; "
     ("wire", "status", "error", "text"),
     [
         # RFC 6455 4.2.1, 4.4; RFC 9110 15.5
-        (request("POST /chat HTTP/1.1"), 405, InvalidMethod, "invalid HTTP method; expected GET; got POST"),
-        (request("get /chat HTTP/1.1"), 405, InvalidMethod, "invalid HTTP method; expected GET; got get"),
-        (request("GET /chat HTTP/1.0"), 505, InvalidProtocol, "invalid HTTP version; expected HTTP/1.1; got HTTP/1.0"),
-        (request("GET /chat HTTP/2.0"), 505, InvalidProtocol, "invalid HTTP version; expected HTTP/1.1; got HTTP/2.0"),
+        (request("POST /chat HTTP/1.1"), 405, InvalidMethod, "unsupported HTTP method: POST"),
+        (request("get /chat HTTP/1.1"), 405, InvalidMethod, "unsupported HTTP method: get"),
+        (request("GET /chat HTTP/1.0"), 505, InvalidProtocol, "unsupported HTTP version: HTTP/1.0"),
+        (request("GET /chat HTTP/2.0"), 505, InvalidProtocol, "unsupported HTTP version: HTTP/2.0"),
         (request(Connection=None), 426, InvalidUpgrade, "missing Connection header"),
         (request(Connection="keep-alive"), 426, InvalidUpgrade, "invalid Connection header: keep-alive"),
         (request(Connection="upgraded"), 426, InvalidUpgrade, "invalid Connection header: upgraded"),

@@ -280,7 +280,7 @@ def test_malformed_request(wire: bytes, cause: str) -> None:
 @pytest.mark.parametrize("version", [b"HTTP/2.0", b"HTTP/0.9", b"HTTP/1.2", b"HTTP/3.0"])
 def test_other_versions(version: bytes) -> None:
     got = every_way(RequestParser, request(first=b"GET / " + version))
-    assert got[:2] == (InvalidProtocol, f"invalid HTTP version; expected HTTP/1.1; got {version.decode()}")
+    assert got[:2] == (InvalidProtocol, f"unsupported HTTP version: {version.decode()}")
     assert every_way(RequestParser, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")[0] is InvalidProtocol
 
 
@@ -589,10 +589,10 @@ def test_serialize_response(body: bytes) -> None:
     assert wire == b"HTTP/1.1 403 Forbidden\r\nContent-Length: %d\r\nA: \xe9\r\n\r\n" % len(body) + body
     assert type(wire) is bytes
     assert every_way(ResponseParser, wire) == (ours, b"")
-    theirs = websockets.http11.Response(
-        403, "Forbidden", websockets.datastructures.Headers(ours.headers.raw_items()), body
-    )
-    assert theirs.serialize() == wire
+    del ours.headers["A"]  # websockets wrote UTF-8 before 17
+    headers = websockets.datastructures.Headers(ours.headers.raw_items())
+    theirs = websockets.http11.Response(403, "Forbidden", headers, body)
+    assert theirs.serialize() == ours.serialize()
 
 
 # Time

@@ -110,8 +110,10 @@ def to_bytes(data: bytes | bytearray, pos: int, n: int, key: int) -> bytes:
 
 def to_str(data: bytes | bytearray, pos: int, n: int, key: int) -> str | None:
     """``data[pos:pos+n]``, unmasked and decoded from UTF-8; None if it is not valid (RFC 3629)."""
+    _check_span(data, pos, n)
+    span = data[pos : pos + n]
     try:
-        return str(to_bytes(data, pos, n, key), "utf-8")
+        return str(span if key < 0 else _mask(span, key), "utf-8")
     except UnicodeDecodeError:
         return None
 

@@ -61,7 +61,6 @@ cdef class Connection:
     @cython.locals(reader=FrameReader)
     cpdef get_buffer(self, Py_ssize_t sizehint=*)
     cpdef buffer_updated(self, Py_ssize_t nbytes)
-    cdef int _received(self, Py_ssize_t nbytes) except -1
     @cython.locals(found=int)
     cpdef next_event(self)
     @cython.locals(result=list)

@@ -206,11 +206,11 @@ class Connection:
         ``bytes`` may be kept by reference, anything else is copied. Raises LocalProtocolError, taking nothing, while
         ``read_ahead_full``.
         """
-        if self.read_ahead_full:
+        if self._paused and self.read_ahead_full:
             raise LocalProtocolError("messages are paused and the read-ahead is full: call resume() first")
-        self._received(len(data))
+        self._clock.heard = True
         if not self._discarding:
-            self._reader.feed(data)
+            self._bytes_received += self._reader.feed(data)
 
     def receive_eof(self) -> None:
         """The transport delivers no more bytes: it was closed by the peer, or lost."""
@@ -234,18 +234,17 @@ class Connection:
     def buffer_updated(self, nbytes: int) -> None:
         """``nbytes`` bytes were written to the memory that ``get_buffer`` gave. Raises LocalProtocolError if they
         cannot have been."""
+        self._clock.heard = True
         if self._in_place:
             self._in_place = False
-            if not self._discarding:
-                self._messages.filled(nbytes)
+            if self._discarding:
+                return
+            self._messages.filled(nbytes)
         else:
             self._reader.buffer_updated(nbytes)
             if self._discarding:
                 self._reader.clear()
-        self._received(nbytes)
-
-    def _received(self, nbytes: int) -> None:
-        self._clock.heard = True
+                return
         self._bytes_received += nbytes
 
     @property

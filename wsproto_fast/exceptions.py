@@ -91,7 +91,7 @@ class ConnectionClosedError(ConnectionClosed):
     """The connection ended in any other way: an error code, or no Close frame at all."""
 
 
-class InvalidURI(WebSocketException):
+class InvalidURI(WebSocketException, ValueError):
     """Not a usable ws:// or wss:// URI."""
 
     def __init__(self, uri: str, msg: str) -> None:

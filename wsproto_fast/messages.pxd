@@ -38,14 +38,16 @@ cdef class MessageAssembler:
     cdef bint last
 
     cdef int deliver(self, int delivery) except -1
-    @cython.locals(room=int64_t)
+    @cython.locals(length=int64_t)
     cdef int begin_frame(self, FrameReader reader) except -1
+    @cython.locals(room=int64_t)
+    cdef int _check_room(self, int64_t length) except -1
     @cython.locals(message=int64_t, frame=int64_t)
     cdef int64_t _room(self) noexcept
     cdef object _too_big(self, object size)
-    @cython.locals(n=Py_ssize_t)
+    @cython.locals(n=Py_ssize_t, text=object)
     cdef bint read_payload(self, FrameReader reader) except -1
-    cdef int _read_whole(self, FrameReader reader, Py_ssize_t n) except -1
+    cdef bytes _checked(self, FrameReader reader, Py_ssize_t n)
     @cython.locals(accumulator=Accumulator, valid=bint, piece=bytes, data=bytes)
     cdef int _read_piece(self, FrameReader reader, Py_ssize_t n) except -1
     cdef bytes _inflate(self, bytes piece, bint fin)

@@ -104,11 +104,16 @@ class MessageAssembler:
         self._frame_size = 0
         if self._fragments > self._max_fragments:
             raise TooManyFragments(self._max_fragments)
+        length = reader.remaining
+        if length > self._max_size - self.size or length > self._max_frame:
+            self._check_room(length)
+
+    def _check_room(self, length: int) -> None:
+        if not self._compressed:
+            raise self._too_big(length)
         room = self._room()
-        if self._compressed:
-            room += (room >> 3) + 1024  # deflate may lengthen what it cannot compress
-        if reader.remaining > room:
-            raise self._too_big(None if self._compressed else reader.remaining)
+        if length - room > (room >> 3) + 1024:  # deflate may lengthen what it cannot compress
+            raise self._too_big(None)
 
     def _room(self) -> int:
         """How many more bytes after inflate the current frame may bring."""
@@ -134,7 +139,18 @@ class MessageAssembler:
             and self.delivery == MESSAGES
             and not self._compressed
         ):
-            self._read_whole(reader, n)
+            # RFC 6455 8.1: text that is not UTF-8 fails the connection
+            if self.opcode == TEXT:
+                self.kind = _TEXT_KIND
+                text = to_str(reader.data, reader.pos, n, reader.key) if self._decode_text else self._checked(reader, n)
+                if text is None:
+                    raise _invalid_text()
+                self.data = text
+            else:
+                self.kind = _BINARY_KIND
+                self.data = to_bytes(reader.data, reader.pos, n, reader.key)
+            reader.consume(n)
+            self.opcode = NO_MESSAGE
             return True
         self._read_piece(reader, n)
         if reader.in_frame:
@@ -145,25 +161,9 @@ class MessageAssembler:
         self._deliver(reader)
         return True
 
-    def _read_whole(self, reader: FrameReader, n: int) -> None:
-        # RFC 6455 8.1: text that is not UTF-8 fails the connection
-        if self.opcode == TEXT:
-            self.kind = _TEXT_KIND
-            data: str | bytes | None
-            if self._decode_text:
-                data = to_str(reader.data, reader.pos, n, reader.key)
-            else:
-                data = to_bytes(reader.data, reader.pos, n, reader.key)
-                if not utf8_valid(data):
-                    data = None
-            if data is None:
-                raise _invalid_text()
-            self.data = data
-        else:
-            self.kind = _BINARY_KIND
-            self.data = to_bytes(reader.data, reader.pos, n, reader.key)
-        reader.consume(n)
-        self.opcode = NO_MESSAGE
+    def _checked(self, reader: FrameReader, n: int) -> bytes | None:
+        text = to_bytes(reader.data, reader.pos, n, reader.key)
+        return text if utf8_valid(text) else None
 
     def _read_piece(self, reader: FrameReader, n: int) -> None:
         accumulator = self._accumulator

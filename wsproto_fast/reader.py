@@ -75,8 +75,11 @@ class FrameReader:
         if type(data) is not bytes:
             data = bytes(memoryview(data))
         if self.pos == self.end:
-            self._drop()
+            if self._shared:
+                self._drop_shared()
             self.data = data
+            self._mine = False
+            self.pos = self.ahead = 0
             self.end = len(data)
         else:
             self._append(data)
@@ -131,7 +134,8 @@ class FrameReader:
         self.end = len(self.data)
 
     def _forget_consumed(self) -> None:
-        self._drop_shared()
+        if self._shared:
+            self._drop_shared()
         self.ahead -= self.pos
         self.end -= self.pos
         self.pos = 0
@@ -139,7 +143,8 @@ class FrameReader:
     def settle(self) -> None:
         """Keep only the bytes that are not consumed, in memory of their own. Call when no more can be parsed now."""
         if self.pos == self.end:
-            self._drop()
+            if self.end:
+                self._drop()
         elif self._shared or self.pos > self.end - self.pos:
             waiting = to_bytes(self.data, self.pos, self.end - self.pos, -1)
             self._forget_consumed()
@@ -153,16 +158,16 @@ class FrameReader:
         self._drop()
 
     def _drop(self) -> None:
-        self._drop_shared()
+        if self._shared:
+            self._drop_shared()
         self.data = b""
         self._mine = False
         self.pos = self.end = self.ahead = 0
 
     def _drop_shared(self) -> None:
-        if self._shared:
-            self._shared = False
-            assert isinstance(self.data, bytearray)
-            _give_back(self.data)
+        self._shared = False
+        assert isinstance(self.data, bytearray)
+        _give_back(self.data)
 
     # -- frames --------------------------------------------------------------
 
@@ -223,15 +228,16 @@ class FrameReader:
     def consume(self, n: int) -> None:
         """Go on behind ``n`` payload bytes of the current frame."""
         self.pos += n
-        self.skip(n)
-
-    def skip(self, n: int) -> None:
-        """Count ``n`` payload bytes of the current frame that were received elsewhere."""
         self.remaining -= n
         if self.remaining:
             self.key = rotate_key(self.key, n)
         else:
             self.in_frame = False
+
+    def skip(self, n: int) -> None:
+        """Count ``n`` payload bytes of the current frame that were received elsewhere."""
+        self.consume(n)
+        self.pos -= n
 
     def wants_in_place(self) -> bool:
         """Whether so much of the current payload is missing that it should be read straight into the message."""

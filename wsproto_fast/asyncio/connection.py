@@ -28,6 +28,8 @@ Self = TypeVar("Self", bound="Connection")
 
 #: A full receive queue of which nothing is taken for so long while we close is one that nobody reads any more.
 _ABANDONED = 1.0
+#: So many messages may be sent before other tasks get a turn, although the transport takes them all: about 1 ms.
+_BURST = 128
 
 
 class Connection(Receiver):
@@ -49,6 +51,7 @@ class Connection(Receiver):
         self.latency = 0.0
         #: Done when the fragmented message that is being sent is complete; other messages must wait for it.
         self._fragmenting: asyncio.Future[None] | None = None
+        self._burst = 0
         #: Pings of our user that are not answered: who waits, and since when.
         self._pings: dict[bytes, tuple[asyncio.Future[float], float]] = {}
         self._uuid: uuid.UUID | None = None
@@ -110,7 +113,8 @@ class Connection(Receiver):
 
         Raises ConnectionClosed; TypeError, for a dict too; UnicodeEncodeError when the text has lone surrogates.
         """
-        if self._write_paused or self._fragmenting is not None:
+        self._burst += 1
+        if self._write_paused or self._fragmenting is not None or self._burst >= _BURST:
             await self._sendable()
         try:
             if isinstance(message, str):
@@ -132,7 +136,10 @@ class Connection(Receiver):
             self._flush_send(len(message))
 
     async def _sendable(self) -> None:
-        """Wait until nothing hinders a new message."""
+        """Wait until nothing hinders a new message. Lets others run if many were sent since the last time."""
+        if self._burst >= _BURST:
+            self._burst = 0
+            await asyncio.sleep(0)
         while self._write_paused or self._fragmenting is not None:
             if self._fragmenting is not None:
                 await asyncio.shield(self._fragmenting)
@@ -252,8 +259,8 @@ class Connection(Receiver):
         try:
             while not self._lost.done():
                 oldest = self._queue[0] if self._paused else None
-                await asyncio.wait([self._lost], timeout=_ABANDONED)
-                if oldest is not None and self._paused and self._queue[0] is oldest:
+                done, _ = await asyncio.wait([self._lost], timeout=_ABANDONED)
+                if not done and oldest is not None and self._paused and self._queue[0] is oldest:
                     self._abandon()
         except asyncio.CancelledError:
             self.transport.abort()
@@ -273,6 +280,7 @@ class Connection(Receiver):
         self._wake_senders()
 
     async def _raise_closed(self) -> Any:
+        _ = self._engine  # raises InvalidState in the opening handshake
         if not self._ended:
             await asyncio.shield(self._lost)
         raise self._closed_error()

@@ -231,8 +231,8 @@ class Server:
         if self._closing:
             return
         Engine(Role.SERVER).send_close(code, reason)  # raises here what each connection would raise
-        self._closing = True
         self._started().close()
+        self._closing = True
         self.logger.info("server closing")
         for connection in list(self._alive):
             connection._shut_out()

@@ -1,0 +1,224 @@
+"""The link's corners that real transports show only on some versions or systems: a transport made by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from aio import run
+from helpers import encode_frame
+
+from wsproto_fast import Limits, Role
+from wsproto_fast import Connection as Engine
+from wsproto_fast.asyncio import Connection, _compat
+from wsproto_fast.asyncio._link import Link
+from wsproto_fast.asyncio._settings import Settings
+from wsproto_fast.asyncio.connection import Connection as ConnectionClass
+from wsproto_fast.exceptions import ConnectionClosedError
+
+
+class Transport(asyncio.Transport):
+    """Remembers what it is told. ``broken``: its peer has reset the connection."""
+
+    def __init__(self, *, broken: bool = False) -> None:
+        super().__init__()
+        self.calls: list[Any] = []
+        self.broken = broken
+        self.closing = False
+
+    def write(self, data: Any) -> None:
+        self.calls.append(bytes(data))
+
+    def writelines(self, list_of_data: Any) -> None:
+        self.calls.append([bytes(data) for data in list_of_data])
+
+    def set_write_buffer_limits(self, high: Any = None, low: Any = None) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        if self.broken:
+            raise OSError("not connected")
+        self.calls.append("eof")
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def close(self) -> None:
+        self.closing = True
+        self.calls.append("close")
+
+    def abort(self) -> None:
+        self.closing = True
+        self.calls.append("abort")
+
+    def pause_reading(self) -> None:
+        self.calls.append("pause")
+
+    def resume_reading(self) -> None:
+        self.calls.append("resume")
+
+
+def make(transport: Transport, **settings: Any) -> Connection:
+    """An open server's connection on that transport."""
+    import logging
+
+    connection = ConnectionClass(Settings(ping_interval=None, **settings), logging.getLogger("test"))
+    connection.connection_made(transport)
+    connection._open(Engine(Role.SERVER, limits=connection._settings.limits))
+    return connection
+
+
+def feed(connection: Connection, data: bytes) -> None:
+    """As asyncio does, whatever get_buffer() gives."""
+    while data:
+        buffer = connection.get_buffer(-1)
+        n = min(len(buffer), len(data))
+        memoryview(buffer)[:n] = data[:n]
+        connection.buffer_updated(n)
+        data = data[n:]
+
+
+def text(payload: bytes) -> bytes:
+    return encode_frame(0x81, payload, mask=b"abcd")
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_large_messages_go_by_reference_where_writelines_is_safe(safe: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_compat, "WRITELINES_IS_SAFE", safe)
+
+    async def main() -> None:
+        transport = Transport()
+        connection = make(transport)
+        await connection.send(b"x" * 100_000)
+        [call] = transport.calls
+        assert isinstance(call, list if safe else bytes)
+        assert len(b"".join(call) if safe else call) == 100_010
+
+    run(main())
+
+
+def test_replies_leave_together() -> None:
+    async def main() -> None:
+        transport = Transport()
+        connection = make(transport)
+        feed(connection, text(b"a") * 10)
+        for _ in range(5):
+            await connection.send(await connection.recv())
+        assert transport.calls == []
+        await asyncio.sleep(0)  # at the end of the loop's turn
+        assert transport.calls == [b"\x81\x01a" * 5]
+        for _ in range(5):
+            await connection.send(await connection.recv())
+        assert transport.calls == [b"\x81\x01a" * 5] * 2  # at once with the last
+        await asyncio.sleep(0)
+        await connection.send("alone")
+        assert transport.calls[2:] == [b"\x81\x05alone"]
+        feed(connection, text(b"a") * 10)
+        await connection.send("x" * 65536)  # much is not held back
+        assert len(transport.calls) == 4
+        # pongs of one read leave together
+        transport.calls.clear()
+        feed(connection, encode_frame(0x89, b"", mask=b"abcd") * 3)
+        assert transport.calls == [b"\x8a\x00" * 3]
+
+    run(main())
+
+
+def test_only_the_latest_pings_are_answered_over_the_high_mark() -> None:
+    async def main() -> None:
+        transport = Transport()
+        connection = make(transport)
+        connection.pause_writing()
+        for i in range(1000):
+            feed(connection, encode_frame(0x89, b"%03d" % i, mask=b"abcd"))
+        assert transport.calls == []
+        connection.resume_writing()
+        [output] = transport.calls
+        assert len(output) < 200
+        assert output.endswith(b"\x8a\x03999")
+
+    run(main())
+
+
+def test_bytes_that_come_although_reading_is_paused() -> None:
+    async def main() -> None:
+        transport = Transport()
+        connection = make(transport, limits=Limits(max_read_ahead=100))
+        count = 2000
+        feed(connection, b"".join(text(b"%d" % i) for i in range(count)))  # more than one buffer
+        assert transport.calls == ["pause"]
+        feed(connection, text(b"end"))
+        feed(connection, text(b"end"))
+        connection.eof_received()
+        assert [int(await connection.recv()) for _ in range(count)] == list(range(count))
+        assert [await connection.recv() for _ in range(2)] == ["end"] * 2
+        with pytest.raises(ConnectionClosedError):
+            await connection.recv()
+
+    run(main())
+
+
+def test_reading_goes_on_when_there_is_room() -> None:
+    async def main() -> None:
+        transport = Transport()
+        connection = make(transport, limits=Limits(max_read_ahead=100))
+        feed(connection, b"".join(text(b"%d" % i) for i in range(100)))
+        feed(connection, text(b"100"))
+        assert transport.calls == ["pause"]
+        assert [int(await connection.recv()) for _ in range(101)] == list(range(101))
+        assert transport.calls[:2] == ["pause", "resume"]
+        assert transport.calls[-1] == "resume"
+
+    run(main())
+
+
+def test_half_close_of_a_connection_that_is_reset() -> None:
+    async def main() -> None:
+        transport = Transport(broken=True)
+        connection = make(transport)
+        feed(connection, text(b"\xff"))
+        assert transport.calls[0][:1] == b"\x88"
+        with pytest.raises(ConnectionClosedError):
+            await connection.recv()
+        feed(connection, b"whatever")
+        connection.eof_received()
+        assert transport.calls[-1] == "close"
+        connection.connection_lost(None)
+        assert connection._timer is None
+
+    run(main())
+
+
+def test_nothing_is_written_to_a_closing_transport() -> None:
+    async def main() -> None:
+        transport = Transport()
+        connection = make(transport)
+        transport.closing = True
+        await connection.send("lost")
+        assert transport.calls == []
+
+    run(main())
+
+
+def test_what_subclasses_do() -> None:
+    async def main() -> None:
+        link = Link(Settings())
+        for call in (
+            lambda: link._handshake_received(b""),
+            link._handshake_eof,
+            lambda: link._on_message(""),
+            lambda: link._on_event(None),  # type: ignore[arg-type]
+            link._on_end,
+            link._more_received,
+        ):
+            with pytest.raises(NotImplementedError):
+                call()
+
+    run(main())
