@@ -358,6 +358,8 @@ class Connection:
                 return DATA
             if reader.in_frame and reader.pos == reader.end:
                 break
+        if messages.read_rest(reader):
+            return DATA
         reader.settle()
         if self._eof and self._state != CLOSED:
             # RFC 6455 7.1.5: no Close frame came, so the code is 1006

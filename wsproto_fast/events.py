@@ -117,6 +117,10 @@ class Closed(Event):
         self.reason = reason
         self.error = error
 
+    def _values(self) -> tuple[object, ...]:
+        error = self.error  # exceptions compare by identity
+        return self.code, self.reason, type(error).__name__, () if error is None else error.args
+
 
 def new_message(data: str | bytes, opcode: Opcode) -> Message:
     """A Message, made without the cost of a call of its class."""

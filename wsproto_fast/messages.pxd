@@ -47,6 +47,7 @@ cdef class MessageAssembler:
     cdef object _too_big(self, object size)
     @cython.locals(n=Py_ssize_t, text=object)
     cdef bint read_payload(self, FrameReader reader) except -1
+    cdef bint read_rest(self, FrameReader reader) except -1
     cdef bytes _checked(self, FrameReader reader, Py_ssize_t n)
     @cython.locals(accumulator=Accumulator, valid=bint, piece=bytes, data=bytes)
     cdef int _read_piece(self, FrameReader reader, Py_ssize_t n) except -1

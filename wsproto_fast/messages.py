@@ -165,6 +165,15 @@ class MessageAssembler:
         text = to_bytes(reader.data, reader.pos, n, reader.key)
         return text if utf8_valid(text) else None
 
+    def read_rest(self, reader: FrameReader) -> bool:
+        """When no more bytes are there: deliver what was collected before ``deliver`` made the delivery finer."""
+        if self.opcode == NO_MESSAGE or self.delivery == MESSAGES or (reader.in_frame and self.delivery != CHUNKS):
+            return False
+        if self._accumulator is None or self._accumulator.size == 0:
+            return False
+        self._deliver(reader)
+        return True
+
     def _read_piece(self, reader: FrameReader, n: int) -> None:
         accumulator = self._accumulator
         if accumulator is None:

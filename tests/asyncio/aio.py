@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
@@ -118,8 +119,15 @@ class Peer:
 
 @contextlib.asynccontextmanager
 async def peer_of(server: Server, *, headers: bytes = b"", **kwargs: Any) -> AsyncIterator[Peer]:
-    """A client made of bytes, its handshake done."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server), **kwargs)
+    """A client made of bytes, its handshake done. ``small=True``: little fits between it and the server."""
+    if kwargs.pop("small", False):
+        server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # of connections accepted from now on
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", port_of(server)))
+        reader, writer = await asyncio.open_connection(sock=sock, limit=1000)
+    else:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server), **kwargs)
     peer = Peer(reader, writer, MASK)
     try:
         writer.write(REQUEST + headers + b"\r\n")

@@ -134,10 +134,15 @@ def test_close_while_nobody_takes_what_was_received() -> None:
                 await ws.send("x" * 1000)
 
     async def main() -> None:
-        async with pair(firehose) as ws:
-            await until(lambda: ws._paused)
+        async with pair(firehose, compression=None) as ws:
+            await until(lambda: ws._reading_paused)
         assert ws.close_code == 1000
         assert len(ws._queue) <= 16
+        async with pair(firehose) as ws:  # compressed it all has arrived
+            await until(lambda: ws._paused)
+        assert ws.state is State.CLOSED
+        assert len([message async for message in ws]) > 16
+        assert ws.close_code == 1000
 
     run(main(), limit=6)
 
@@ -376,7 +381,7 @@ def test_broadcast_closes_who_does_not_read() -> None:
             await ws.wait_closed()
 
         async with serving(handler, close_timeout=0.2) as server:
-            async with peer_of(server, limit=1000), connect(uri_of(server)) as reader:
+            async with peer_of(server, small=True), connect(uri_of(server)) as reader:
                 await until(lambda: len(connections) == 2)
                 received = 0
 

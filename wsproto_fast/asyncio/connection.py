@@ -83,9 +83,9 @@ class Connection(Receiver):
     @property
     def state(self) -> State:
         """CONNECTING in the opening handshake, then the engine's."""
-        if self._opened:
-            return self._engine.state
-        return State.CLOSED if self._lost.done() else State.CONNECTING
+        if self._lost.done():
+            return State.CLOSED
+        return self._engine.state if self._opened else State.CONNECTING
 
     @property
     def subprotocol(self) -> str | None:
