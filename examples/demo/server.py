@@ -48,8 +48,21 @@ TICK = 0.5  # seconds between two points of the graphs
 MAX_TEXT = 500
 MAX_SAMPLES = 120
 
-ADJECTIVES = "Amber Brave Calm Clever Coral Eager Gentle Golden Lucky Mellow Nimble Quiet Rapid Silver Sunny Velvet".split()
-ANIMALS = "Badger Crane Dolphin Falcon Fox Hare Heron Koala Lynx Marten Otter Owl Panda Robin Seal Wren".split()
+ADJECTIVES = [
+    "Amber",
+    "Brave",
+    "Calm",
+    "Clever",
+    "Eager",
+    "Gentle",
+    "Golden",
+    "Lucky",
+    "Quiet",
+    "Rapid",
+    "Silver",
+    "Sunny",
+]
+ANIMALS = ["Badger", "Crane", "Dolphin", "Falcon", "Fox", "Heron", "Koala", "Lynx", "Marten", "Otter", "Panda", "Robin"]
 
 
 class Room:

@@ -61,9 +61,7 @@ async def echo(connection: Connection) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serving(
-    handler: Callable[..., Awaitable[None]] = echo, **kwargs: Any
-) -> AsyncIterator[Server]:
+async def serving(handler: Callable[..., Awaitable[None]] = echo, **kwargs: Any) -> AsyncIterator[Server]:
     async with serve(handler, "127.0.0.1", 0, **kwargs) as server:
         yield server
 

@@ -178,6 +178,7 @@ def test_other_sends_wait_for_a_fragmented_message() -> None:
 def test_two_fragmented_messages_at_once() -> None:
     async def main() -> None:
         async with pair() as ws:
+
             async def slowly(text: str) -> Any:
                 for character in text:
                     await asyncio.sleep(0)
@@ -449,6 +450,19 @@ def test_close() -> None:
     run(main())
 
 
+def test_use_while_closing() -> None:
+    async def main() -> None:
+        async with pair() as ws:
+            closing = asyncio.ensure_future(ws.close())
+            await asyncio.sleep(0)
+            assert ws.state is State.CLOSING
+            with pytest.raises(ConnectionClosedOK):
+                await ws.send("too late")
+            await closing
+
+    run(main())
+
+
 def test_leaving_the_block() -> None:
     async def main() -> None:
         codes: asyncio.Queue[int | None] = asyncio.Queue()
@@ -585,7 +599,6 @@ def test_streaming() -> None:
     run(main())
 
 
-@pytest.mark.xfail(reason="the engine does not give what it had collected when the delivery is switched", strict=False)
 def test_streaming_of_a_message_that_has_begun() -> None:
     async def main() -> None:
         go_on = asyncio.Event()

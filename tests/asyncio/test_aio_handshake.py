@@ -53,9 +53,7 @@ async def refusal(reader: asyncio.StreamReader) -> str:
         (REQUEST + b"\r\n" + b"\x81\x85" + b"x" * 100_000, "403"),
     ],
 )
-def test_malformed_requests_are_answered(
-    request_bytes: bytes, status: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_malformed_requests_are_answered(request_bytes: bytes, status: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "wsproto_fast")
 
     async def main() -> None:
@@ -83,9 +81,7 @@ def test_clients_that_leave_before_their_request(request_bytes: bytes, caplog: p
                 assert await reader.read() == b""
             async with raw(server) as (_, writer):  # and with a reset
                 writer.write(request_bytes)
-                writer.get_extra_info("socket").setsockopt(
-                    socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0"
-                )
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 writer.transport.abort()
 
     run(main())
@@ -139,7 +135,10 @@ def test_slow_process_request_is_cut_at_the_deadline() -> None:
                 cancelled.set()
                 raise
 
-        async with serving(process_request=process_request, open_timeout=0.1) as server, raw(server) as (reader, writer):
+        async with (
+            serving(process_request=process_request, open_timeout=0.1) as server,
+            raw(server) as (reader, writer),
+        ):
             writer.write(REQUEST + b"\r\n")
             with contextlib.suppress(ConnectionError):
                 assert await reader.read() == b""
@@ -240,6 +239,40 @@ def test_exceptions_of_the_program_are_logged_and_answered(where: str, caplog: p
     records = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert [record.message for record in records] == ["opening handshake failed"]
     assert records[0].exc_info is not None
+
+
+def test_process_request_that_drops_the_connection() -> None:
+    async def main() -> None:
+        def process_request(connection: ServerConnection, request: Request) -> None:
+            connection.transport.abort()
+
+        async with serving(process_request=process_request) as server:
+            with pytest.raises((InvalidMessage, OSError)):
+                await connect(uri_of(server))
+
+    run(main())
+
+
+def test_refusals_over_tls() -> None:
+    async def main() -> None:
+        server_tls, client_tls = tls_contexts()
+        async with serving(origins=["https://good"], ssl=server_tls) as server:
+            with pytest.raises(InvalidStatus, match="403"):
+                await connect(f"wss://127.0.0.1:{port_of(server)}/", ssl=client_tls)
+
+    run(main())
+
+
+def test_large_refusals() -> None:
+    async def main() -> None:
+        def process_request(connection: ServerConnection, request: Request) -> Response:
+            return connection.respond(200, "x" * 3_000_000)
+
+        async with serving(process_request=process_request) as server, raw(server) as (reader, writer):
+            writer.write(REQUEST + b"\r\n")
+            assert len(await refusal(reader)) > 3_000_000
+
+    run(main())
 
 
 def test_subprotocols() -> None:
@@ -401,9 +434,7 @@ def test_extensions_that_were_not_offered() -> None:
 def test_reset_during_the_handshake() -> None:
     async def main() -> None:
         async def reset(peer: Any) -> None:
-            peer.writer.get_extra_info("socket").setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0"
-            )
+            peer.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             peer.writer.transport.abort()
 
         async with byte_server(reset, handshake=False) as uri:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
-from aio import run
+from aio import echo, run
 from helpers import encode_frame
 
-from wsproto_fast import Limits, Role
 from wsproto_fast import Connection as Engine
-from wsproto_fast.asyncio import Connection, _compat
+from wsproto_fast import Limits, Pong, Role
+from wsproto_fast.asyncio import Connection, ServerConnection, _compat, serve
 from wsproto_fast.asyncio._link import Link
+from wsproto_fast.asyncio._receiving import Receiver
 from wsproto_fast.asyncio._settings import Settings
-from wsproto_fast.asyncio.connection import Connection as ConnectionClass
 from wsproto_fast.exceptions import ConnectionClosedError
 
 
@@ -67,9 +68,7 @@ class Transport(asyncio.Transport):
 
 def make(transport: Transport, **settings: Any) -> Connection:
     """An open server's connection on that transport."""
-    import logging
-
-    connection = ConnectionClass(Settings(ping_interval=None, **settings), logging.getLogger("test"))
+    connection = Connection(Settings(ping_interval=None, **settings), logging.getLogger("test"))
     connection.connection_made(transport)
     connection._open(Engine(Role.SERVER, limits=connection._settings.limits))
     return connection
@@ -207,10 +206,38 @@ def test_nothing_is_written_to_a_closing_transport() -> None:
     run(main())
 
 
+def test_a_refusal_larger_than_the_write_buffer() -> None:
+    async def main() -> None:
+        receiver = Receiver(Settings())
+        receiver.pause_writing()
+        receiver.resume_writing()
+        assert not receiver._write_paused
+
+    run(main())
+
+
+def test_connections_accepted_by_a_server_that_is_closed() -> None:
+    """A TLS handshake may end only then."""
+
+    async def main() -> None:
+        server = await serve(echo, "127.0.0.1", 0)
+        server.close()
+        await server.wait_closed()
+        transport = Transport()
+        connection = ServerConnection(server)
+        connection.connection_made(transport)
+        assert transport.calls == ["close"]
+        connection.connection_lost(None)
+        await server.wait_closed()
+
+    run(main())
+
+
 def test_what_subclasses_do() -> None:
     async def main() -> None:
         link = Link(Settings())
         for call in (
+            lambda: Receiver(Settings())._on_pong(Pong(b"")),
             lambda: link._handshake_received(b""),
             link._handshake_eof,
             lambda: link._on_message(""),

@@ -296,8 +296,9 @@ def test_node_server(compression: str) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("server_kind", ["ours", "websockets"])
-@pytest.mark.parametrize("client_kind", ["ours", "websockets"])
+@pytest.mark.parametrize(
+    ("server_kind", "client_kind"), [("ours", "ours"), ("ours", "websockets"), ("websockets", "ours")]
+)
 def test_tls(server_kind: str, client_kind: str) -> None:
     async def main() -> None:
         server_tls, client_tls = tls_contexts()
@@ -318,6 +319,7 @@ def test_tls(server_kind: str, client_kind: str) -> None:
                     assert await ws.recv() == message
                 await (await ws.ping())
             assert ws.close_code == 1000
+            ws.transport.close()  # websockets leaves that to asyncio, which on Python 3.10 complains
 
     run(main())
 

@@ -392,16 +392,21 @@ def test_broadcast_closes_who_does_not_read() -> None:
 
                 reading = asyncio.ensure_future(read())
                 sent = 0
+
+                async def all_read() -> None:
+                    await until(lambda: received == sent)
+
                 while len(server.connections) == 2:
                     broadcast(server.connections, b"x" * 100_000)
                     sent += 1
-                    await until(lambda: received == sent)
+                    await all_read()
                 slow = next(ws for ws in connections if ws.state is not State.OPEN)
                 assert slow._backlog() < 2**21
                 await slow.wait_closed()  # although the peer reads nothing
                 assert slow.close_code == 1008
                 broadcast(server.connections, b"the others go on")
-                await until(lambda: received == sent + 1)
+                sent += 1
+                await all_read()
                 await reader.close()
                 await reading
 

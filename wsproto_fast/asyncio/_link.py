@@ -56,7 +56,7 @@ class Link(asyncio.BufferedProtocol):
         #: Done when the transport is closed and everything that waits has been told.
         self._lost: asyncio.Future[None] = self._loop.create_future()
 
-    if not TYPE_CHECKING:
+    if not TYPE_CHECKING:  # pragma: no branch (always so at run time)
 
         def __getattr__(self, name: str) -> object:
             if name == "_engine":

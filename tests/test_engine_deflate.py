@@ -1,0 +1,277 @@
+"""permessage-deflate inside the engine: the RFC's examples, contexts, prepared messages, errors."""
+
+from __future__ import annotations
+
+import json
+import random
+import zlib
+from types import ModuleType
+from typing import Any
+
+import pytest
+from helpers import MASKING_KEY, encode_frame, feed_every_way, join_fragments, parse_frames
+from naive import gist, naive
+
+SERVER, CLIENT = 0, 1
+ROLES = [SERVER, CLIENT]
+HELLO = ("Message", "Hello", 1)
+TAIL = b"\x00\x00\xff\xff"
+
+
+def to(role: int, *frames: tuple[int, bytes]) -> bytes:
+    mask = MASKING_KEY if role == SERVER else None
+    return b"".join(encode_frame(first, payload, mask=mask) for first, payload in frames)
+
+
+def connect(ws: ModuleType, role: int = CLIENT, *, no_takeover: bool = False, **arguments: Any) -> Any:
+    parameters = ws.DeflateParameters(
+        server_no_context_takeover=no_takeover,
+        client_no_context_takeover=no_takeover,
+        server_max_window_bits=arguments.pop("bits", 15),
+        client_max_window_bits=15,
+    )
+    config = arguments.pop("config", ws.DeflateConfig())
+    return ws.Connection(
+        ws.Role(role), deflate=ws.PerMessageDeflate(ws.Role(role), parameters, config), **arguments
+    )
+
+
+def feed(conn: Any, *frames: tuple[int, bytes]) -> list[Any]:
+    conn.receive_data(to(conn.role, *frames))
+    return gist(conn.events())
+
+
+EXAMPLES = [
+    # frames, events: RFC 7692
+    ([(0xC1, "f248cdc9c90700")], [HELLO]),  # 7.2.3.1
+    ([(0x41, "f248cd"), (0x80, "c9c90700")], [HELLO]),  # 7.2.3.1: in two fragments
+    ([(0xC1, "f248cdc9c90700"), (0xC1, "f200110000")], [HELLO, HELLO]),  # 7.2.3.2: sharing the window
+    ([(0xC1, "000500faff48656c6c6f00")], [HELLO]),  # 7.2.3.3: a block without compression
+    ([(0xC1, "f348cdc9c9070000")], [HELLO]),  # 7.2.3.4: BFINAL set
+    ([(0xC1, "f24805000000ffffcac9c90700")], [HELLO]),  # 7.2.3.5: two blocks
+    ([(0xC1, "00")], [("Message", "", 1)]),  # 7.2.3.6: empty
+    ([(0xC2, "00"), (0xC1, "f248cdc9c90700")], [("Message", b"", 2), HELLO]),
+    ([(0x41, ""), (0x00, ""), (0x80, "f248cdc9c90700")], [HELLO]),
+    ([(0x41, "f248cdc9c90700"), (0x80, "")], [HELLO]),
+    ([(0x81, "48656c6c6f"), (0xC1, "f248cdc9c90700"), (0x81, "48656c6c6f")], [HELLO] * 3),  # 6: plain ones between
+    ([(0xC1, "f348cdc9c9070000"), (0xC1, "f248cdc9c90700"), (0xC1, "f200110000")], [HELLO] * 3),  # after a BFINAL
+    ([(0x41, "f248cd"), (0x89, "70"), (0x80, "c9c90700")], [("Ping", b"p"), HELLO]),  # 6.1
+]
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("case", range(len(EXAMPLES)))
+def test_examples_of_the_rfc(ws: ModuleType, role: int, case: int) -> None:
+    frames, events = EXAMPLES[case]
+    wire = to(role, *[(first, bytes.fromhex(payload)) for first, payload in frames])
+    for told, _ in feed_every_way(lambda **more: connect(ws, role, **more), wire):
+        assert gist(told) == events
+    for delivery in ("frame", "chunk"):
+        for told, _ in feed_every_way(lambda delivery=delivery, **more: connect(ws, role, delivery=delivery, **more), wire):
+            text = "".join(event[2] or "" for event in join_fragments(told) if event[0] == "Fragment" and event[1] == 1)
+            assert text == "".join(event[1] for event in events if event[0] == "Message" and event[2] == 1)
+
+
+BAD = [
+    # frames, close code
+    ([(0xC1, b"\xff\xff\xff\xff")], {1002}),  # no DEFLATE
+    ([(0xC1, b"\xf2\x48")], {1002}),  # ends inside a block
+    ([(0x41, b"\xf2\x48\xcd"), (0xC0, b"\xc9\xc9\x07\x00")], {1002}),  # 6: RSV1 on the first frame only
+    ([(0xC9, b"")], {1002}),  # 6: never on control frames
+    ([(0xC8, b"")], {1002}),
+    ([(0xCA, b"")], {1002}),
+    ([(0xE1, b"\x00")], {1002}),
+    ([(0xD1, b"\x00")], {1002}),
+    ([(0xC0, b"\x00")], {1002}),
+]
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("case", range(len(BAD)))
+def test_violations(ws: ModuleType, role: int, case: int) -> None:
+    frames, codes = BAD[case]
+    hello = (0xC1, bytes.fromhex("f248cdc9c90700"))
+    wire = to(role, hello, *frames)
+    for told, output in feed_every_way(lambda **more: connect(ws, role, **more), wire, trailing=to(role, hello)):
+        told = gist(told)
+        assert told[0] == HELLO
+        assert len(told) == 2
+        assert told[1][1] in codes
+        assert int.from_bytes(parse_frames(output)[-1][2][:2], "big") in codes
+
+
+def pack(data: bytes) -> bytes:
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return (deflater.compress(data) + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+@pytest.mark.parametrize("bad", [b"ok\xff", b"\xed\xa0\x80", b"\xe2\x82"])
+@pytest.mark.parametrize("delivery", ["message", "frame", "chunk"])
+def test_inflated_text_is_checked(ws: ModuleType, bad: bytes, delivery: str) -> None:
+    wire = to(CLIENT, (0xC1, pack(bad)))
+    ways = feed_every_way(lambda **more: connect(ws, delivery=delivery, **more), wire, trailing=b"\x81\x00")
+    for told, _ in ways:
+        assert gist(told)[-1] == ("Closed", 1007, "error")
+        assert "Message" not in [event[0] for event in gist(told)]
+    half = pack("é".encode())
+    told = feed(connect(ws), (0x41, half[:2]), (0x00, half[2:3]), (0x80, half[3:]))
+    assert told == [("Message", "é", 1)]
+
+
+def test_fail_fast_behind_deflate(ws: ModuleType) -> None:
+    """1007 as soon as the bad byte is inflated, in the middle of an endless message."""
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -15)
+    piece = deflater.compress(b"a\xff") + deflater.flush(zlib.Z_SYNC_FLUSH)
+    conn = connect(ws)
+    wire = to(CLIENT, (0x41, piece + bytes(100)))
+    conn.receive_data(wire[: 2 + len(piece)])
+    assert gist(conn.events()) == [("Closed", 1007, "error")]
+
+
+# -- sending ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("no_takeover", [False, True])
+def test_round_trip(ws: ModuleType, role: int, no_takeover: bool) -> None:
+    conn = connect(ws, role, no_takeover=no_takeover)
+    data = [json.dumps({"seq": i, "user": "someone", "text": "é€" * (i % 7)}) for i in range(50)]
+    for i, text in enumerate(data):
+        conn.send_text(text if i % 2 else text.encode())
+        conn.send_binary(bytearray(text.encode()))
+    conn.send_text("")
+    wire = b"".join(conn.data_to_send())
+    told = naive(wire, server=role == CLIENT, takeover=not no_takeover).events
+    assert told == [m for text in data for m in (("Message", text, 1), ("Message", text.encode(), 2))] + [
+        ("Message", "", 1)
+    ]
+    assert len(wire) < sum(len(text.encode()) for text in data) * 2
+
+
+@pytest.mark.parametrize(
+    ("size", "compress", "compressed"),
+    [(63, None, False), (64, None, True), (63, True, True), (1000, False, False), (0, True, True), (0, None, False)],
+)
+def test_what_is_compressed(ws: ModuleType, size: int, compress: bool | None, compressed: bool) -> None:
+    for role in ROLES:
+        conn = connect(ws, role)
+        conn.send_text("x" * size, compress=compress)
+        conn.send_binary(b"x" * size, compress=compress)
+        conn.send_prepared(ws.PreparedMessage("x" * size), compress=compress)
+        frames = parse_frames(b"".join(conn.data_to_send()))
+        assert [bool(first & 0x40) for first, _, _ in frames] == [compressed] * 3
+        plain = ws.Connection(ws.Role(role))
+        plain.send_text("x" * size, compress=compress)
+        plain.send_prepared(ws.PreparedMessage("x" * size), compress=compress)
+        for first, _, payload in parse_frames(b"".join(plain.data_to_send())):
+            assert (first, payload) == (0x81, b"x" * size)
+
+
+def test_the_threshold_is_in_bytes(ws: ModuleType) -> None:
+    """A text and its UTF-8 are the same message."""
+    conn = connect(ws)
+    conn.send_text("é" * 40)
+    conn.send_text(("é" * 40).encode())
+    one, other = parse_frames(b"".join(conn.data_to_send()))
+    assert one[0] == other[0]
+
+
+def test_fragments(ws: ModuleType) -> None:
+    """RFC 7692 6.1: RSV1 on the first frame of a message, never on the others."""
+    for role in ROLES:
+        conn = connect(ws, role)
+        conn.send_fragment("a" * 100, first=True, fin=False)
+        conn.send_ping(b"p")
+        conn.send_fragment("", first=False, fin=False)
+        conn.send_fragment("b" * 100, first=False, fin=True)
+        conn.send_fragment(b"", first=True, fin=False)
+        conn.send_fragment(b"", first=False, fin=True)
+        wire = b"".join(conn.data_to_send())
+        assert [first for first, _, _ in parse_frames(wire)] == [0x41, 0x89, 0x00, 0x80, 0x42, 0x80]
+        assert naive(wire, server=role == CLIENT, takeover=True).events == [
+            ("Ping", b"p"),
+            ("Message", "a" * 100 + "b" * 100, 1),
+            ("Message", b"", 2),
+        ]
+
+
+def test_prepared_messages_and_the_context(ws: ModuleType) -> None:
+    """After a prepared compressed frame the deflater starts anew: its peer's window has moved (DESIGN 5)."""
+    rng = random.Random(3)
+    for no_takeover in (False, True):
+        for bits in (9, 12, 15):
+            conn = connect(ws, SERVER, no_takeover=no_takeover, bits=bits)
+            expected = []
+            prepared = [ws.PreparedMessage(rng.randbytes(200) * 5) for _ in range(3)]
+            for _ in range(60):
+                if rng.random() < 0.5:
+                    item = rng.choice(prepared)
+                    conn.send_prepared(item, compress=rng.choice([None, True, False]))
+                    expected.append(("Message", item.payload, 2))
+                else:
+                    data = rng.choice(prepared).payload[rng.randrange(100) :] + rng.randbytes(20)
+                    conn.send_binary(data)
+                    expected.append(("Message", data, 2))
+            assert naive(b"".join(conn.data_to_send()), server=False, takeover=not no_takeover).events == expected
+
+
+def test_released_contexts_come_back(ws: ModuleType) -> None:
+    """Messages before and after an idle release inflate to the right bytes on both ends."""
+    server, client = connect(ws, SERVER), connect(ws, CLIENT)
+    rng = random.Random(5)
+    words = [rng.randbytes(50) for _ in range(10)]
+    now = 0.0
+    for i in range(40):
+        data = b"".join(rng.choices(words, k=20))
+        for one, other in ((server, client), (client, server)):
+            one.send_binary(data)
+            other.receive_data(b"".join(one.data_to_send()))
+            assert gist(other.events()) == [("Message", data, 2)], i
+        now += rng.choice([10.0, 130.0])
+        for end in (server, client):
+            end.handle_timeout(now)
+            end.handle_timeout(now + 61)
+            end.handle_timeout(now + 122)
+
+
+def test_a_masked_compressed_payload_in_pieces(ws: ModuleType) -> None:
+    """Unmasking keeps its place over pieces; a large compressed payload is never read in place."""
+    data = random.Random(1).randbytes(200_000)
+    for role in ROLES:
+        wire = to(role, (0xC2, pack(data)))
+        conn = connect(ws, role)
+        i = 0
+        told: list[Any] = []
+        while i < len(wire):
+            view = conn.get_buffer()
+            n = min(len(view), 50_001, len(wire) - i)
+            view[:n] = wire[i : i + n]
+            conn.buffer_updated(n)
+            i += n
+            told += gist(conn.events())
+        assert told == [("Message", data, 2)]
+
+
+def test_text_in_pieces_of_every_size(ws: ModuleType) -> None:
+    text = "aé€\U0001f600" * 50
+    wire = to(SERVER, (0xC1, pack(text.encode())))
+    for step in range(1, 40):
+        for delivery in ("message", "frame", "chunk"):
+            conn = connect(ws, SERVER, delivery=delivery)
+            told: list[Any] = []
+            for i in range(0, len(wire), step):
+                conn.receive_data(wire[i : i + step])
+                told += conn.events()
+            assert "".join(event.data for event in told) == text
+
+
+def test_stats_count_wire_bytes(ws: ModuleType) -> None:
+    conn = connect(ws, SERVER)
+    conn.send_text("x" * 10_000)
+    size = len(b"".join(conn.data_to_send()))
+    assert conn.stats.bytes_sent == size < 100
+    wire = to(SERVER, (0xC1, pack(b"x" * 10_000)))
+    conn.receive_data(wire)
+    conn.events()
+    assert conn.stats.bytes_received == len(wire)
+    assert TAIL not in wire
