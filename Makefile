@@ -165,12 +165,14 @@ fuzz-py: $(BUILT) $(VENV)/.extra-fuzz ## the fuzz targets in Python
 fuzz: fuzz-c fuzz-py ## every fuzz target for FUZZ_SECONDS each
 
 test-all: ## `make test` on every CPython >= 3.10 on PATH and under pyenv
-	@declare -A found; \
+	@declare -A found=(); \
+	identify='import sys; v = sys.version_info; c = sys.implementation.name == "cpython"; \
+	  print("%d.%d" % v[:2] if c else "", sys.executable, sep="\t")'; \
 	for candidate in $$(compgen -c python3. | grep -xE 'python3\.[0-9]+' | sort -u) python3 \
 	    "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/*/bin/python; do \
-	  version=$$("$$candidate" -c "$(SUITABLE) or sys.implementation.name != 'cpython' or print(\
-	    '%d.%d' % sys.version_info[:2], sys.executable, sep='\t')" 2>/dev/null) || continue; \
-	  test -n "$$version" || continue; \
+	  "$$candidate" -c "$(SUITABLE)" 2>/dev/null || continue; \
+	  version=$$("$$candidate" -c "$$identify"); \
+	  test -n "$${version%%$$'\t'*}" || continue; \
 	  found[$${version%%$$'\t'*}]=$${version#*$$'\t'}; \
 	done; \
 	test $${#found[@]} -gt 0 || { echo "No CPython >= 3.10 was found." >&2; exit 1; }; \

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from types import ModuleType
 from typing import Any
 
@@ -90,14 +89,12 @@ def test_the_time_is_wanted_at_the_start(ws: ModuleType) -> None:
 def test_a_peer_that_answers_lives(ws: ModuleType, role: int) -> None:
     life = Life(ws, role)
     for i in range(1, 10):
-        life.run(20.0)
+        life.run(15.0 if i > 1 else 20.0)
         assert len(life.pings()) == i
         life.run(5.0)
         life.feed((0x8A, life.pings()[-1]))
         assert life.events[-1].acknowledged == (life.pings()[-1],)
         assert life.events[-1].sent_at == life.now - 5.0
-        life.run(-5.0)
-        life.now += 0.0
     assert life.open()
     assert len(set(life.pings())) == 9
 
@@ -115,7 +112,7 @@ def test_a_silent_peer_is_lost(ws: ModuleType, role: int) -> None:
     assert life.conn.close_sent.code == 1011
     assert type(life.conn.close_error) is ws.RemoteProtocolError
     assert life.conn.close_transport is ws.CloseTransport.SHUTDOWN
-    life.run(9.9)
+    life.run(9.8)
     assert life.conn.close_transport is ws.CloseTransport.SHUTDOWN
     life.run(0.2)
     assert life.conn.close_transport is ws.CloseTransport.ABORT
@@ -203,7 +200,7 @@ def test_pings_of_the_user_are_kept_apart(ws: ModuleType) -> None:
 
 @pytest.mark.parametrize(
     ("interval", "timeout", "pings", "lost"),
-    [(None, 20.0, 0, False), (20.0, None, 49, False), (None, None, 0, False), (5.0, 30.0, 7, True), (50.0, 10.0, 1, True)],
+    [(None, 20.0, 0, False), (20.0, None, 49, False), (None, None, 0, False), (5.0, 30.0, 6, True), (50.0, 10.0, 1, True)],
 )
 def test_parts_switched_off(
     ws: ModuleType, interval: float | None, timeout: float | None, pings: int, lost: bool
@@ -568,7 +565,7 @@ def test_no_idle_release(ws: ModuleType) -> None:
     life = Life(ws, keepalive=None, deflate=deflate)
     assert life.conn.next_deadline() is None
     life.conn.send_text("x" * 100)
-    life.run(math.inf if False else 10_000.0)
+    life.run(10_000.0)
     assert deflate.released == 0
 
 

@@ -80,6 +80,7 @@ const handlers = {
     $("said").replaceChildren();
     lastSpeaker = null;
     said.forEach((item) => showSaid(item, false));
+    for (const { id, draft } of everybody) if (id !== you.id) showDraft(id, draft);
     graphs.people.values = samples.map((sample) => sample.people);
     graphs.rate.values = samples.map((sample) => sample.rate);
     shareDraft();

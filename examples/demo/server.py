@@ -109,8 +109,10 @@ class Room:
             self.messages += 1
             await connection.send(message)
         elif kind == "draft":
+            person["draft"] = text  # for those who come now
             self.tell({"type": "draft", "id": person["id"], "text": text}, but=connection)
         elif kind == "say" and text.strip():
+            person["draft"] = ""
             said = {"type": "say", "id": person["id"], "name": person["name"], "hue": person["hue"], "text": text}
             self.said.append(said)
             self.tell(said)
@@ -127,7 +129,7 @@ class Room:
         if not re.fullmatch(r"[A-Z][a-z]{1,11} [A-Z][a-z]{1,11}", name):
             name = f"{random.choice(ADJECTIVES)} {random.choice(ANIMALS)}"
         number = next(self.ids)
-        return {"id": number, "name": name, "hue": number * 137 % 360}  # hues far from each other
+        return {"id": number, "name": name, "draft": "", "hue": number * 137 % 360}  # hues far from each other
 
     async def tick(self) -> None:
         """Measure, and tell everybody, for ever."""
