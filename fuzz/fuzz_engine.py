@@ -222,7 +222,10 @@ def check(data: bytes) -> None:
     assert all(side.closed for side in sides)
     # The keepalive's pings hold random bytes.
     sent = [
-        [(first, b"" if first == 0x89 and len(payload) == 4 else payload) for first, payload in frames(side.output, mask)]
+        [
+            (first, b"" if first == 0x89 and len(payload) == 4 else payload)
+            for first, payload in frames(side.output, mask)
+        ]
         for side, mask in ((side, bool(data[0] & 1)) for side in sides)
     ]
     assert sent[0] == sent[1], sent
@@ -242,7 +245,9 @@ def seeds() -> dict[str, bytes]:
 
     def frame(first: int, payload: bytes = b"", masked: bool = False) -> bytes:
         head = bytes([first, len(payload) | (0x80 if masked else 0)])
-        return head + (b"\x01\x02\x03\x04" + bytes(b ^ (i % 4 + 1) for i, b in enumerate(payload)) if masked else payload)
+        return head + (
+            b"\x01\x02\x03\x04" + bytes(b ^ (i % 4 + 1) for i, b in enumerate(payload)) if masked else payload
+        )
 
     def feed(data: bytes, what: int = 0) -> bytes:
         assert len(data) < 31

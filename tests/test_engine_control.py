@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import random
 from types import ModuleType
@@ -140,9 +141,7 @@ def test_pongs_unasked_for(ws: ModuleType) -> None:
 def test_peer_closes(ws: ModuleType, role: int, transport: str) -> None:
     conn = connect(ws, role)
     assert feed(conn, (0x88, b"\x0f\xa0bye")) == [("CloseReceived", 4000, "bye"), ("Closed", 4000, "bye", None)]
-    assert outcome(conn) == (
-        *("CLOSED", 4000, "bye", None, (4000, "bye"), (4000, "bye"), True, transport, True),
-    )
+    assert outcome(conn) == (*("CLOSED", 4000, "bye", None, (4000, "bye"), (4000, "bye"), True, transport, True),)
     assert sent(conn) == [(0x88, b"\x0f\xa0bye")]
     conn.receive_eof()
     assert conn.events() == []
@@ -458,10 +457,8 @@ def test_random_lives(ws: ModuleType) -> None:
                 rng.choice([conn.pause, conn.resume])()
 
         for _ in range(rng.randrange(1, 30)):
-            try:
+            with contextlib.suppress(ws.LocalProtocolError):
                 step(conn, rng)
-            except ws.LocalProtocolError:
-                pass
             now += rng.choice([0.0, 1.0, 11.0])
             conn.handle_timeout(now)
             told += gist(conn.events())

@@ -31,9 +31,7 @@ def connect(ws: ModuleType, role: int = CLIENT, *, no_takeover: bool = False, **
         client_max_window_bits=15,
     )
     config = arguments.pop("config", ws.DeflateConfig())
-    return ws.Connection(
-        ws.Role(role), deflate=ws.PerMessageDeflate(ws.Role(role), parameters, config), **arguments
-    )
+    return ws.Connection(ws.Role(role), deflate=ws.PerMessageDeflate(ws.Role(role), parameters, config), **arguments)
 
 
 def feed(conn: Any, *frames: tuple[int, bytes]) -> list[Any]:
@@ -67,7 +65,9 @@ def test_examples_of_the_rfc(ws: ModuleType, role: int, case: int) -> None:
     for told, _ in feed_every_way(lambda **more: connect(ws, role, **more), wire):
         assert gist(told) == events
     for delivery in ("frame", "chunk"):
-        for told, _ in feed_every_way(lambda delivery=delivery, **more: connect(ws, role, delivery=delivery, **more), wire):
+        for told, _ in feed_every_way(
+            lambda delivery=delivery, **more: connect(ws, role, delivery=delivery, **more), wire
+        ):
             text = "".join(event[2] or "" for event in join_fragments(told) if event[0] == "Fragment" and event[1] == 1)
             assert text == "".join(event[1] for event in events if event[0] == "Message" and event[2] == 1)
 

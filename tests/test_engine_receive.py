@@ -74,9 +74,7 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize(("role", "wire", "events", "frames"), EXAMPLES, ids=range(len(EXAMPLES)))
-def test_examples_of_the_rfc(
-    ws: ModuleType, role: int, wire: str, events: list[Any], frames: list[Any]
-) -> None:
+def test_examples_of_the_rfc(ws: ModuleType, role: int, wire: str, events: list[Any], frames: list[Any]) -> None:
     raw = bytes.fromhex(wire)
     if len(raw) > 60000:  # a few ways are enough
         for size in (len(raw), 1000, 65536):
@@ -623,12 +621,15 @@ def test_callbacks_that_end_it(ws: ModuleType, what: str) -> None:
 
     conn.receive_data(to(CLIENT, (0x81, b"1"), (0x81, b"2"), (0x81, b"3")))
     conn.dispatch(on_message, lambda event: told.append(plain(event)[:2]))
-    assert told == {
-        "fail": ["1", ("Closed", 1011)],  # all input is discarded
-        "send_close": ["1", "2", "3"],  # RFC 6455 5.5.1: what comes before the peer's Close frame counts
-        "pause": ["1"],
-        "receive_eof": ["1", "2", "3", ("Closed", 1006)],
-    }[what]
+    assert (
+        told
+        == {
+            "fail": ["1", ("Closed", 1011)],  # all input is discarded
+            "send_close": ["1", "2", "3"],  # RFC 6455 5.5.1: what comes before the peer's Close frame counts
+            "pause": ["1"],
+            "receive_eof": ["1", "2", "3", ("Closed", 1006)],
+        }[what]
+    )
 
 
 # -- trailing data -----------------------------------------------------------------------------

@@ -200,7 +200,13 @@ def test_pings_of_the_user_are_kept_apart(ws: ModuleType) -> None:
 
 @pytest.mark.parametrize(
     ("interval", "timeout", "pings", "lost"),
-    [(None, 20.0, 0, False), (20.0, None, 49, False), (None, None, 0, False), (5.0, 30.0, 6, True), (50.0, 10.0, 1, True)],
+    [
+        (None, 20.0, 0, False),
+        (20.0, None, 49, False),
+        (None, None, 0, False),
+        (5.0, 30.0, 6, True),
+        (50.0, 10.0, 1, True),
+    ],
 )
 def test_parts_switched_off(
     ws: ModuleType, interval: float | None, timeout: float | None, pings: int, lost: bool

@@ -27,9 +27,17 @@ from .constants import (
     Role,
     State,
 )
-from .control import checked_close, close_payload, control_payload, cut_reason, parse_close
+from .control import checked_close, close_payload, control_payload, cut_reason, is_normal, parse_close
 from .events import Closed, CloseReceived, Event, Fragment, Ping, Pong, new_message
-from .exceptions import InvalidState, LocalProtocolError, RemoteProtocolError, WebSocketException
+from .exceptions import (
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    InvalidState,
+    LocalProtocolError,
+    RemoteProtocolError,
+    WebSocketException,
+)
 from .limits import Keepalive, Limits
 from .messages import MessageAssembler
 from .reader import FrameReader
@@ -185,6 +193,16 @@ class Connection:
         if delivery not in _DELIVERY:
             raise ValueError(f"delivery must be one of {', '.join(_DELIVERY)}")
         self._messages.deliver(_DELIVERY[delivery])
+
+    def closed_exception(self) -> ConnectionClosed:
+        """A new exception that tells how the connection ended, caused by ``close_error``: ConnectionClosedOK if both
+        Close frames were exchanged with 1000, 1001 or no code, else ConnectionClosedError."""
+        rcvd = self.close_rcvd
+        sent = self.close_sent
+        normal = rcvd is not None and sent is not None and is_normal(rcvd) and is_normal(sent)
+        error = (ConnectionClosedOK if normal else ConnectionClosedError)(rcvd, sent, self.close_rcvd_then_sent)
+        error.__cause__ = self.close_error
+        return error
 
     @property
     def stats(self) -> Stats:
@@ -445,6 +463,8 @@ class Connection:
         self.close_reason = reason
         self.close_error = error
         self._clock.stop()
+        if self.close_sent is None:
+            self._clock.begin_close()  # the transport must end even if it never takes the rest of our output
         if self._events is None:
             self._events = deque()
         self._events.append(Closed(int(code), reason, error))

@@ -6,12 +6,17 @@ from ._codec import utf8_valid
 from .constants import Close, CloseCode
 from .exceptions import LocalProtocolError, RemoteProtocolError
 
-__all__ = ["checked_close", "close_payload", "control_payload", "cut_reason", "encode", "parse_close"]
+__all__ = ["checked_close", "close_payload", "control_payload", "cut_reason", "encode", "is_normal", "parse_close"]
 
 
 def _in_a_frame(code: int) -> bool:
     # RFC 6455 7.4 and the IANA registry: 1004 is reserved; 1005, 1006 and 1015 never stand in a frame
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+
+
+def is_normal(close: Close) -> bool:
+    """Whether a Close frame tells of no error: 1000, 1001 or no code."""
+    return close.code in (CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD)
 
 
 def parse_close(payload: bytes) -> Close:

@@ -404,7 +404,6 @@ def test_server_that_leaves_tcp_open() -> None:
     run(main())
 
 
-@pytest.mark.xfail(reason="the engine sets no deadline for the end of the transport after an EOF", strict=False)
 def test_half_closed_peer_that_does_not_read() -> None:
     """Its EOF must end the connection although our output can never be written."""
 

@@ -13,7 +13,6 @@ from typing import Any, Literal, overload
 from ..constants import CloseCode
 from ..events import Closed, Event, Fragment, Pong
 from ..exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK
-from ._closed import closed_exception
 from ._link import Link
 from ._settings import Settings
 
@@ -206,7 +205,7 @@ class Receiver(Link):
 
     def _closed_error(self) -> ConnectionClosed:
         """Why the connection ended, made anew for whoever is told."""
-        error = closed_exception(self._engine)
+        error = self._engine.closed_exception()
         if error.__cause__ is None:
             error.__cause__ = self._transport_error
         return error
