@@ -8,6 +8,7 @@ import random
 import sys
 import tracemalloc
 import weakref
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -28,12 +29,20 @@ def connect(ws: ModuleType, role: int = CLIENT, **arguments: Any) -> Any:
     return ws.Connection(ws.Role(role), **arguments)
 
 
-def hold(view: memoryview) -> Any:
-    """Export ``view`` as a C caller (uvloop) does: it cannot be released meanwhile."""
-    holder = pickle.PickleBuffer(view)
-    with pytest.raises(BufferError):
-        view.release()
-    return holder
+@pytest.fixture
+def hold() -> Iterator[Callable[[memoryview], Any]]:
+    """Exports a view as a C caller (uvloop) does: it cannot be released meanwhile."""
+    held: list[Any] = []
+
+    def export(view: memoryview) -> Any:
+        held.append(pickle.PickleBuffer(view))
+        with pytest.raises(BufferError):
+            view.release()
+        return held[-1]
+
+    yield export
+    for holder in held:  # CPython crashes when it collects a cycle with an exported memoryview in it
+        holder.release()
 
 
 def begin_large(conn: Any, size: int = 100_000, first: int = 0x82, fill: bytes = b"x") -> bytes:
@@ -196,7 +205,7 @@ def test_text_in_place(ws: ModuleType, role: int) -> None:
 
 
 @pytest.mark.parametrize("large", [False, True])
-def test_a_view_held_during_buffer_updated(ws: ModuleType, large: bool) -> None:
+def test_a_view_held_during_buffer_updated(ws: ModuleType, hold: Any, large: bool) -> None:
     """uvloop releases its export after buffer_updated returned."""
     conn = connect(ws)
     wire = begin_large(conn, 300_000) if large else to(CLIENT, (0x82, b"abc")) * 50
@@ -214,7 +223,7 @@ def test_a_view_held_during_buffer_updated(ws: ModuleType, large: bool) -> None:
     assert told == [("Message", b"x" * 300_000, 2)] if large else [("Message", b"abc", 2)] * 50
 
 
-def test_a_view_held_for_ever(ws: ModuleType) -> None:
+def test_a_view_held_for_ever(ws: ModuleType, hold: Any) -> None:
     """Misuse, but it must neither crash nor change what was told."""
     conn = connect(ws)
     rest = begin_large(conn, 300_000)
@@ -235,7 +244,7 @@ def test_a_view_held_for_ever(ws: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("large", [False, True])
-def test_get_buffer_while_the_last_one_is_held(ws: ModuleType, large: bool) -> None:
+def test_get_buffer_while_the_last_one_is_held(ws: ModuleType, hold: Any, large: bool) -> None:
     """A cancelled read (proactor, io_uring) may still hold the memory when the next one begins."""
     conn = connect(ws)
     wire = begin_large(conn) if large else to(CLIENT, (0x82, b"x" * 100_000))[3:]
@@ -249,7 +258,7 @@ def test_get_buffer_while_the_last_one_is_held(ws: ModuleType, large: bool) -> N
     holder.release()
 
 
-def test_two_connections_share_no_buffer(ws: ModuleType) -> None:
+def test_two_connections_share_no_buffer(ws: ModuleType, hold: Any) -> None:
     """A view that one connection handed out and never got back is never handed out by another."""
     one = connect(ws)
     view = one.get_buffer()

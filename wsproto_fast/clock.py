@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import math
 
-from .constants import NO_LIMIT
-from .limits import Keepalive, Limits
+from .limits import Keepalive, Limits, bounded
 
 __all__ = ["Clock"]
 
@@ -42,7 +41,7 @@ class Clock:
     def __init__(self, limits: Limits, keepalive: Keepalive | None, idle_release: float | None) -> None:
         self._keepalive = keepalive
         self._close_timeout = limits.close_timeout
-        self._max_control_frames = NO_LIMIT if limits.max_control_rate is None else limits.max_control_rate
+        self._max_control_frames = bounded(limits.max_control_rate)
         self._idle_release = idle_release
         self._closing = False
         self._close_by = NEVER
@@ -72,11 +71,12 @@ class Clock:
             self.wanted = True
 
     def begin_close(self) -> None:
-        """A Close frame was sent: the peer and its transport must end within ``Limits.close_timeout``."""
+        """The peer and its transport must end within ``Limits.close_timeout`` from now."""
+        self.stop()
         self.wanted = self._closing = True
 
     def stop(self) -> None:
-        """The connection is closed: only the end of the transport is still timed."""
+        """The connection is not open any more: only its end is still timed."""
         self._keepalive = None
         self._idle_release = None
         self._ping_at = self._pong_by = self._release_at = NEVER

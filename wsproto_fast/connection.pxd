@@ -36,13 +36,13 @@ cdef class Connection:
     cdef bint _eof
     cdef bint _discarding
     cdef bint _in_place
+    cdef Py_ssize_t _room
     # pings
     cdef dict _pings
     cdef bytes _keepalive_ping
     # counters
     cdef int64_t _messages_received
     cdef int64_t _bytes_received
-    cdef int64_t _bytes_sent
     cdef int64_t _pings_received
     cdef int64_t _pongs_received
     # how it ended
@@ -60,7 +60,7 @@ cdef class Connection:
     cpdef receive_eof(self)
     @cython.locals(reader=FrameReader)
     cpdef get_buffer(self, Py_ssize_t sizehint=*)
-    cpdef buffer_updated(self, Py_ssize_t nbytes)
+    cpdef buffer_updated(self, object nbytes)
     @cython.locals(found=int)
     cpdef next_event(self)
     @cython.locals(result=list)
@@ -90,8 +90,8 @@ cdef class Connection:
     cdef int _remember_ping(self, bytes payload, object sent_at) except -1
     cpdef send_pong(self, object payload=*)
     cdef int _send_control(self, int first, bytes payload) except -1
-    cpdef send_close(self, int code=*, str reason=*)
-    cpdef fail(self, int code=*, str reason=*)
+    cpdef send_close(self, object code=*, object reason=*)
+    cpdef fail(self, object code=*, object reason=*)
     cpdef list data_to_send(self)
     cpdef next_deadline(self)
     @cython.locals(clock=Clock)

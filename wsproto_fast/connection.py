@@ -16,7 +16,6 @@ from .constants import (
     FIN,
     FRAMES,
     MESSAGES,
-    NO_LIMIT,
     NO_MESSAGE,
     PING,
     PONG,
@@ -38,7 +37,7 @@ from .exceptions import (
     RemoteProtocolError,
     WebSocketException,
 )
-from .limits import Keepalive, Limits
+from .limits import Keepalive, Limits, bounded
 from .messages import MessageAssembler
 from .reader import FrameReader
 from .sender import MessageSender
@@ -94,7 +93,6 @@ class Connection:
         "__weakref__",
         "_auto_reply",
         "_bytes_received",
-        "_bytes_sent",
         "_clock",
         "_deflate",
         "_discarding",
@@ -111,6 +109,7 @@ class Connection:
         "_pings_received",
         "_pongs_received",
         "_reader",
+        "_room",
         "_sender",
         "_state",
         "_writer",
@@ -142,7 +141,7 @@ class Connection:
         self.role = Role(role)
         self._deflate = deflate
         self._auto_reply = auto_reply
-        self._max_read_ahead = NO_LIMIT if limits.max_read_ahead is None else limits.max_read_ahead
+        self._max_read_ahead = bounded(limits.max_read_ahead)
         self._reader = FrameReader(self.role, deflate is not None)
         self._messages = MessageAssembler(limits, deflate, decode_text, _DELIVERY[delivery])
         self._writer = FrameWriter(self.role)
@@ -156,6 +155,8 @@ class Connection:
         self._paused = False
         self._eof = False
         self._discarding = False
+        # the read that is under way: how much room it has, and whether in the message itself
+        self._room = 0
         self._in_place = False
         # our pings that no pong answered: payload -> time of sending if it was the keepalive's
         self._pings: dict[bytes, float | None] | None = None
@@ -163,7 +164,6 @@ class Connection:
         # counters
         self._messages_received = 0
         self._bytes_received = 0
-        self._bytes_sent = 0
         self._pings_received = 0
         self._pongs_received = 0
         # how it ended
@@ -211,7 +211,7 @@ class Connection:
             messages_received=self._messages_received,
             messages_sent=self._sender.sent,
             bytes_received=self._bytes_received,
-            bytes_sent=self._bytes_sent,
+            bytes_sent=self._writer.taken,
             pings_received=self._pings_received,
             pongs_received=self._pongs_received,
         )
@@ -222,11 +222,13 @@ class Connection:
         """Take bytes from the transport. They are parsed when events are asked for.
 
         ``bytes`` may be kept by reference, anything else is copied. Raises LocalProtocolError, taking nothing, while
-        ``read_ahead_full``.
+        ``read_ahead_full``. A ``get_buffer`` that no ``buffer_updated`` followed is forgotten.
         """
         if self._paused and self.read_ahead_full:
             raise LocalProtocolError("messages are paused and the read-ahead is full: call resume() first")
         self._clock.heard = True
+        self._room = 0
+        self._in_place = False
         if not self._discarding:
             self._bytes_received += self._reader.feed(data)
 
@@ -246,13 +248,20 @@ class Connection:
             view = self._messages.space(reader.remaining)
             if view is not None:
                 self._in_place = True
+                self._room = len(view)
                 return view
-        return reader.get_buffer()
+        view = reader.get_buffer()
+        self._room = len(view)
+        return view
 
     def buffer_updated(self, nbytes: int) -> None:
         """``nbytes`` bytes were written to the memory that ``get_buffer`` gave. Raises LocalProtocolError if they
         cannot have been."""
-        self._clock.heard = True
+        if not 0 <= nbytes <= self._room:
+            raise LocalProtocolError("buffer_updated() needs get_buffer() first, and no more bytes than it gave room for")
+        if nbytes:
+            self._clock.heard = True
+        self._room = 0
         if self._in_place:
             self._in_place = False
             if self._discarding:
@@ -376,7 +385,7 @@ class Connection:
                 return DATA
             if reader.in_frame and reader.pos == reader.end:
                 break
-        if messages.read_rest(reader):
+        if not self._in_place and messages.read_rest(reader):
             return DATA
         reader.settle()
         if self._eof and self._state != CLOSED:
@@ -430,6 +439,7 @@ class Connection:
         self.close_rcvd = close
         self._event = CloseReceived(close.code, close.reason)
         self._state = CLOSING
+        self._clock.stop()
         self._discard()  # RFC 6455 5.5.1: nothing follows a Close frame
         if self.close_sent is None:
             if not self._auto_reply:
@@ -574,7 +584,7 @@ class Connection:
             raise InvalidState(f"cannot close again: the connection is {State(self._state).name}")
         self._queue_close(close)
         if self.close_rcvd is not None:
-            self._finish(code, reason)
+            self._finish(close.code, close.reason)
 
     def fail(self, code: int = 1011, reason: str = "") -> None:
         """Close at once, as for an error of the peer: send a Close frame, discard all input, tell ``Closed``.
@@ -590,7 +600,6 @@ class Connection:
 
         Small frames are joined. The chunks belong to the caller.
         """
-        self._bytes_sent += self._writer.size
         return self._writer.take()
 
     @property

@@ -81,8 +81,6 @@ MESSAGES = 0
 FRAMES = 1
 CHUNKS = 2
 
-NO_LIMIT = 2**62
-
 _CLOSE_CODE_WORDS = {
     CloseCode.NORMAL_CLOSURE: "OK",
     CloseCode.GOING_AWAY: "going away",

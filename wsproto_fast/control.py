@@ -68,6 +68,6 @@ def control_payload(payload: str | bytes | bytearray | memoryview) -> bytes:
 def encode(text: str) -> bytes:
     """``text`` in UTF-8; LocalProtocolError for lone surrogates."""
     try:
-        return text.encode()
+        return str.encode(text)  # TypeError for what is no str
     except UnicodeEncodeError as error:
         raise LocalProtocolError("text must be valid Unicode: it has a lone surrogate") from error

@@ -9,6 +9,15 @@ from typing import Any
 __all__ = ["DeflateConfig", "Keepalive", "Limits"]
 
 
+#: Stands for "no limit" inside the engine; leaves room for sums in 64 bits.
+NO_LIMIT = 2**62
+
+
+def bounded(limit: int | None) -> int:
+    """A limit as the engine counts with it."""
+    return NO_LIMIT if limit is None else min(limit, NO_LIMIT)
+
+
 def _check(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)

@@ -7,9 +7,9 @@ import codecs
 from typing import TYPE_CHECKING
 
 from ._codec import Accumulator, to_bytes, to_str, utf8_valid
-from .constants import CHUNKS, MESSAGES, NO_LIMIT, NO_MESSAGE, TEXT, CloseCode, Opcode
-from .exceptions import LocalProtocolError, PayloadTooBig, RemoteProtocolError, TooManyFragments
-from .limits import Limits
+from .constants import CHUNKS, MESSAGES, NO_MESSAGE, TEXT, CloseCode, Opcode
+from .exceptions import PayloadTooBig, RemoteProtocolError, TooManyFragments
+from .limits import Limits, bounded
 from .reader import FrameReader
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ class MessageAssembler:
     )
 
     def __init__(self, limits: Limits, deflate: PerMessageDeflate | None, decode_text: bool, delivery: int) -> None:
-        self._max_size = NO_LIMIT if limits.max_message_size is None else limits.max_message_size
-        self._max_frame = NO_LIMIT if limits.max_fragment_size is None else limits.max_fragment_size
-        self._max_fragments = NO_LIMIT if limits.max_fragments is None else limits.max_fragments
+        self._max_size = bounded(limits.max_message_size)
+        self._max_frame = bounded(limits.max_fragment_size)
+        self._max_fragments = bounded(limits.max_fragments)
         self._deflate = deflate
         self._decode_text = decode_text
         self.delivery = delivery  # of the open message
@@ -246,8 +246,6 @@ class MessageAssembler:
 
     def filled(self, nbytes: int) -> None:
         """``nbytes`` were written to ``space()``."""
-        if self._view is None or not 0 <= nbytes <= len(self._view):
-            raise LocalProtocolError("more bytes than get_buffer() gave room for")
         self._filled = nbytes
 
     def _release_view(self) -> None:

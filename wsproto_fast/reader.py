@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ._codec import read_header, rotate_key, to_bytes
 from .constants import CONTROL, FIN, PING, PONG, RSV1, CloseCode, Role
-from .exceptions import LocalProtocolError, RemoteProtocolError
+from .exceptions import RemoteProtocolError
 
 __all__ = ["FrameReader"]
 
@@ -87,20 +87,16 @@ class FrameReader:
 
     def get_buffer(self) -> memoryview:
         """Memory for the next read; see ``buffer_updated``."""
-        if self._receive_buffer is None:
-            try:
-                self._receive_buffer = _spare.pop()
-            except IndexError:
-                self._receive_buffer = bytearray(RECEIVE_SIZE)
         self._release_view()
+        if self._receive_buffer is None:
+            self._receive_buffer = _take_spare()
         self._view = memoryview(self._receive_buffer)
         return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take in ``nbytes`` that were written into ``get_buffer()``."""
         buffer = self._receive_buffer
-        if buffer is None or not 0 <= nbytes <= RECEIVE_SIZE:
-            raise LocalProtocolError("buffer_updated() needs get_buffer() first, and no more bytes than it gave")
+        assert buffer is not None
         self._release_view()
         self._receive_buffer = None
         if self.pos == self.end:
@@ -116,7 +112,7 @@ class FrameReader:
         if self._view is not None:
             try:
                 self._view.release()
-            except BufferError:  # an event loop still holds it; it only ever reads into it when asked for again
+            except BufferError:  # somebody still holds it, as uvloop does: let him have it
                 self._receive_buffer = None
             self._view = None
 
@@ -143,7 +139,7 @@ class FrameReader:
     def settle(self) -> None:
         """Keep only the bytes that are not consumed, in memory of their own. Call when no more can be parsed now."""
         if self.pos == self.end:
-            if self.end:
+            if self.end or self._shared:
                 self._drop()
         elif self._shared or self.pos > self.end - self.pos:
             waiting = to_bytes(self.data, self.pos, self.end - self.pos, -1)
@@ -283,6 +279,21 @@ class FrameReader:
             self.opcode_ahead = first & 0x0F
             return payload
         return None
+
+
+def _take_spare() -> bytearray:
+    """A receive buffer that nobody else has a view of."""
+    while True:
+        try:
+            buffer = _spare.pop()
+        except IndexError:
+            return bytearray(RECEIVE_SIZE)
+        try:
+            buffer.append(0)  # BufferError if there is a view
+        except BufferError:
+            continue
+        del buffer[RECEIVE_SIZE:]
+        return buffer
 
 
 def _give_back(buffer: bytearray) -> None:

@@ -20,6 +20,7 @@ cdef class MessageSender:
     cdef int64_t sent
     cdef bint deflated
 
+    @cython.locals(head=int)
     cdef int send(self, int opcode, object data, object compress) except -1
     @cython.locals(opcode=int, head=int, compressed=bint, payload=bytes, pending=bytes)
     cdef int send_fragment(self, object data, bint first, bint fin, object text) except -1

@@ -42,16 +42,18 @@ class MessageSender:
                 raise TypeError("a binary message must be bytes; send_text() takes str")
         elif opcode == TEXT:
             data = _checked_text(data)
-        if self._deflate is not None and self._compresses(len(data), compress):
+        head = FIN | opcode
+        if self._deflate is not None:
             payload = encode(data) if isinstance(data, str) else data
-            payload = self._deflate.compress(payload)
-            self.deflated = True
-            self._writer.write(FIN | RSV1 | opcode, payload)
-        else:
-            try:
-                self._writer.write(FIN | opcode, data)
-            except UnicodeEncodeError:
-                encode(str(data))  # says what to do
+            if self._compresses(len(payload), compress):
+                payload = self._deflate.compress(payload)
+                self.deflated = True
+                head |= RSV1
+            data = payload
+        try:
+            self._writer.write(head, data)
+        except UnicodeEncodeError:
+            encode(str(data))  # says what to do
         self.sent += 1
 
     def send_fragment(

@@ -1,5 +1,6 @@
 # The output of a connection.
 cimport cython
+from libc.stdint cimport int64_t
 
 from wsproto_fast._codec cimport build_frame, frame_header, new_key
 
@@ -15,6 +16,7 @@ cdef class FrameWriter:
     cdef int _pongs
     cdef bytes _pong
     cdef Py_ssize_t size
+    cdef int64_t taken
 
     @cython.locals(frame=bytes)
     cdef int write(self, int first, object payload) except -1

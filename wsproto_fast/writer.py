@@ -19,7 +19,7 @@ MAX_PONGS = 16
 class FrameWriter:
     """The output that nobody has taken yet."""
 
-    __slots__ = ("_chunks", "_large", "_masked", "_pong", "_pongs", "size")
+    __slots__ = ("_chunks", "_large", "_masked", "_pong", "_pongs", "size", "taken")
 
     def __init__(self, role: Role) -> None:
         self._masked = role == Role.CLIENT  # RFC 6455 5.1
@@ -28,6 +28,7 @@ class FrameWriter:
         self._pongs = 0
         self._pong: bytes | None = None
         self.size = 0
+        self.taken = 0  # bytes, by all calls of take()
 
     def write(self, first: int, payload: str | bytes | bytearray | memoryview) -> None:
         """Queue a frame with this first byte."""
@@ -76,6 +77,7 @@ class FrameWriter:
         chunks = self._chunks
         self._chunks = []
         self._pongs = 0
+        self.taken += self.size
         self.size = 0
         if len(chunks) < 2:
             self._large = False

@@ -8,8 +8,8 @@ Usage: run.py [server] [client]      (the role of wsproto_fast; both, at the sam
 ``CI=true``           a missing CPython 2.7 is a failure, not a reason to skip
 
 Every case must be OK or INFORMATIONAL. NON-STRICT passes only where it says that the connection was failed before the
-application had answered a message right in front of the illegal frame (``RACES``); never in group 6.4, where it says that
-invalid UTF-8 was noticed late. UNIMPLEMENTED fails.
+application had answered a message right in front of the illegal frame (``RACES``); never in group 6.4, where it says
+that invalid UTF-8 was noticed late. UNIMPLEMENTED fails.
 """
 
 from __future__ import annotations
