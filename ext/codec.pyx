@@ -267,7 +267,7 @@ cpdef bytes build_frame(int first, object payload, int64_t key):
         payload = payload.encode()
     if PyBytes_CheckExact(payload):
         return _frame(first, <const uint8_t *>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), key)
-    if isinstance(payload, memoryview) and not payload.contiguous:
+    if isinstance(payload, memoryview) and not payload.c_contiguous:
         payload = payload.tobytes()
     PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
     try:

@@ -220,4 +220,6 @@ class Accumulator:
             except UnicodeDecodeError:
                 return False
             self._pending = piece[consumed:]
+            # Python's decoder waits for a third byte here, but no character begins so (RFC 3629 4: no surrogates).
+            return not (self._pending[:1] == b"\xed" and self._pending[1:2] >= b"\xa0")
         return True

@@ -17,6 +17,7 @@ cdef class Clock:
     cdef double _close_by
     cdef double _ping_at
     cdef double _pong_by
+    cdef bint _prolonged
     cdef double _release_at
     cdef double _rate_since
     # what the peer did

@@ -30,6 +30,7 @@ class Clock:
         "_max_control_frames",
         "_ping_at",
         "_pong_by",
+        "_prolonged",
         "_rate_since",
         "_release_at",
         "control_frames",
@@ -47,6 +48,7 @@ class Clock:
         self._close_by = NEVER
         self._ping_at = NEVER
         self._pong_by = NEVER
+        self._prolonged = False
         self._release_at = NEVER
         self._rate_since = -NEVER
         #: control frames since somebody last looked
@@ -109,8 +111,8 @@ class Clock:
     def peer_lost(self, now: float, reading_stopped: bool) -> bool:
         """Whether the peer has been silent for ``ping_timeout`` after a ping.
 
-        Time in which we did not read is not held against it, and a deadline that we noticed late is prolonged by as
-        much: what the peer sent meanwhile may still wait in the transport.
+        Time in which we did not read is not held against it, and a deadline that we noticed late is prolonged once, by
+        as much: what the peer sent meanwhile may still wait in the transport.
         """
         if self.heard:
             self._pong_by = NEVER
@@ -121,7 +123,8 @@ class Clock:
         if self.excused:
             self.excused = reading_stopped
             self._pong_by = now + timeout
-        elif late > LATE * timeout:
+        elif late > LATE * timeout and not self._prolonged:
+            self._prolonged = True
             self._pong_by = now + min(late, timeout)
         else:
             return True
@@ -140,6 +143,7 @@ class Clock:
         if self._pong_by == NEVER and keepalive.ping_timeout is not None:
             self.heard = False
             self.excused = reading_stopped
+            self._prolonged = False
             self._pong_by = now + keepalive.ping_timeout
         return True
 

@@ -34,6 +34,7 @@ cdef class Connection:
     cdef int _state
     cdef bint _paused
     cdef bint _eof
+    cdef object _lost
     cdef bint _discarding
     cdef bint _in_place
     cdef Py_ssize_t _room
@@ -56,6 +57,7 @@ cdef class Connection:
     cdef readonly object close_transport
     cdef object __weakref__
 
+    @cython.locals(nbytes=Py_ssize_t)
     cpdef receive_data(self, object data)
     cpdef receive_eof(self)
     @cython.locals(reader=FrameReader)
@@ -75,7 +77,7 @@ cdef class Connection:
     cdef int _advance(self) except -1
     @cython.locals(reader=FrameReader, messages=MessageAssembler, opcode=int, payload=bytes)
     cdef int _parse(self) except -1
-    @cython.locals(reader=FrameReader, payload=bytes)
+    @cython.locals(reader=FrameReader, messages=MessageAssembler, payload=bytes, message_open=bint)
     cdef int _look_ahead(self) except -1
     cdef int _control(self, int opcode, bytes payload) except -1
     cdef object _match_pong(self, bytes payload)
@@ -96,6 +98,6 @@ cdef class Connection:
     cpdef next_deadline(self)
     @cython.locals(clock=Clock)
     cpdef handle_timeout(self, double now)
-    cdef int _fail_for(self, int code, str reason) except -1
+    cdef int _lose_peer(self) except -1
     @cython.locals(sender=MessageSender, messages=MessageAssembler)
     cdef int _release_contexts(self) except -1

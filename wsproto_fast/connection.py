@@ -101,6 +101,7 @@ class Connection:
         "_events",
         "_in_place",
         "_keepalive_ping",
+        "_lost",
         "_max_read_ahead",
         "_messages",
         "_messages_received",
@@ -153,7 +154,8 @@ class Connection:
         # state
         self._state: int = OPEN
         self._paused = False
-        self._eof = False
+        self._eof = False  # no more input is taken
+        self._lost: RemoteProtocolError | None = None  # why, if not for the transport
         self._discarding = False
         # the read that is under way: how much room it has, and whether in the message itself
         self._room = 0
@@ -226,15 +228,19 @@ class Connection:
         """
         if self._paused and self.read_ahead_full:
             raise LocalProtocolError("messages are paused and the read-ahead is full: call resume() first")
-        self._clock.heard = True
         self._room = 0
         self._in_place = False
-        if not self._discarding:
-            self._bytes_received += self._reader.feed(data)
+        if not self._discarding and not self._eof:
+            nbytes = self._reader.feed(data)
+            self._bytes_received += nbytes
+            if nbytes:
+                self._clock.heard = True
 
     def receive_eof(self) -> None:
         """The transport delivers no more bytes: it was closed by the peer, or lost."""
         self._eof = True
+        if self.close_sent is None:
+            self._clock.begin_close()  # the transport must end even if it never takes the rest of our output
         self._grow_close_transport(CloseTransport.CLOSE)
 
     def get_buffer(self, sizehint: int = -1) -> memoryview:
@@ -269,7 +275,7 @@ class Connection:
             self._messages.filled(nbytes)
         else:
             self._reader.buffer_updated(nbytes)
-            if self._discarding:
+            if self._discarding or self._eof:
                 self._reader.clear()
                 return
         self._bytes_received += nbytes
@@ -277,7 +283,7 @@ class Connection:
     @property
     def read_ahead_full(self) -> bool:
         """Whether the transport must not be read: messages are paused and ``Limits.max_read_ahead`` bytes wait."""
-        if not self._paused:
+        if not self._paused or self._discarding:
             return False
         reader = self._reader
         full = reader.end - reader.pos >= self._max_read_ahead
@@ -359,7 +365,7 @@ class Connection:
         try:
             return self._parse()
         except RemoteProtocolError as error:
-            self._fail(error.code, error.reason, error)
+            self._fail(error.code, error.reason, error.with_traceback(None))  # a traceback would hold us alive
             return self._advance()
 
     def _parse(self) -> int:
@@ -379,24 +385,30 @@ class Connection:
                     self._control(opcode, payload)
                     return EVENT
                 messages.begin_frame(reader)
+            elif reader.pos == reader.end and not messages.unread():
+                break
             if messages.read_payload(reader):
                 if messages.opcode == NO_MESSAGE:
                     self._messages_received += 1
                 return DATA
-            if reader.in_frame and reader.pos == reader.end:
-                break
         if not self._in_place and messages.read_rest(reader):
             return DATA
         reader.settle()
         if self._eof and self._state != CLOSED:
-            # RFC 6455 7.1.5: no Close frame came, so the code is 1006
-            self._finish(CloseCode.ABNORMAL_CLOSURE, "")
+            # RFC 6455 7.1.5: no Close frame came, so the code is 1006, unless we had to tell another
+            error = self._lost
+            if error is None:
+                self._finish(CloseCode.ABNORMAL_CLOSURE, "")
+            else:
+                self._finish(error.code, error.reason, error)
             return self._advance()
         return NOTHING
 
     def _look_ahead(self) -> int:
         reader = self._reader
-        payload = reader.control_ahead()
+        messages = self._messages
+        message_open = not reader.fin if reader.in_frame else messages.opcode != NO_MESSAGE
+        payload = reader.control_ahead(messages.unread(), message_open)
         if payload is not None:
             self._control(reader.opcode_ahead, payload)
             return EVENT
@@ -473,8 +485,6 @@ class Connection:
         self.close_reason = reason
         self.close_error = error
         self._clock.stop()
-        if self.close_sent is None:
-            self._clock.begin_close()  # the transport must end even if it never takes the rest of our output
         if self._events is None:
             self._events = deque()
         self._events.append(Closed(int(code), reason, error))
@@ -625,17 +635,14 @@ class Connection:
         """
         clock = self._clock
         if clock.close_overdue(now):
-            if self._state != CLOSED:
-                self._finish(CloseCode.ABNORMAL_CLOSURE, "")
+            self._eof = True
             self._grow_close_transport(CloseTransport.ABORT)
         if self._state == OPEN:
             if clock.flooded(now):
-                self._fail_for(CloseCode.POLICY_VIOLATION, "too many control frames")
+                error = RemoteProtocolError(CloseCode.POLICY_VIOLATION, "too many control frames")
+                self._fail(error.code, error.reason, error)
             elif clock.peer_lost(now, self.read_ahead_full):
-                stuck = self.has_output  # the transport takes nothing, so the peer does not read either
-                self._fail_for(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
-                if stuck:
-                    self._grow_close_transport(CloseTransport.ABORT)
+                self._lose_peer()
             elif clock.ping_due(now, self.read_ahead_full):
                 if self._pings:
                     self._pings.pop(self._keepalive_ping, None)  # a peer that never answers must not cost memory
@@ -644,8 +651,13 @@ class Connection:
         if clock.contexts_idle(now):
             self._release_contexts()
 
-    def _fail_for(self, code: int, reason: str) -> None:
-        self._fail(code, reason, RemoteProtocolError(code, reason))
+    def _lose_peer(self) -> None:
+        """End a connection whose peer is silent; what it sent before is still delivered."""
+        stuck = self.has_output  # the transport takes nothing, so the peer does not read either
+        self._lost = RemoteProtocolError(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
+        self._queue_close(Close(self._lost.code, self._lost.reason))
+        self._eof = True
+        self._grow_close_transport(CloseTransport.ABORT if stuck else CloseTransport.SHUTDOWN)
 
     def _release_contexts(self) -> None:
         """Free compression contexts that were not used since the last call; they come back at the next use."""

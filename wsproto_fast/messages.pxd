@@ -56,5 +56,6 @@ cdef class MessageAssembler:
     cdef int _deliver(self, FrameReader reader) except -1
     cdef object space(self, Py_ssize_t want)
     cdef int filled(self, Py_ssize_t nbytes) except -1
+    cdef Py_ssize_t unread(self) noexcept
     cdef int _release_view(self) except -1
     cdef int clear(self) except -1

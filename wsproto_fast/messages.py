@@ -248,6 +248,10 @@ class MessageAssembler:
         """``nbytes`` were written to ``space()``."""
         self._filled = nbytes
 
+    def unread(self) -> int:
+        """How many of those bytes ``read_payload`` has not seen."""
+        return self._filled
+
     def _release_view(self) -> None:
         if self._view is not None:
             try:

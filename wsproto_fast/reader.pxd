@@ -31,6 +31,7 @@ cdef class FrameReader:
     cdef int64_t key
     # look ahead
     cdef Py_ssize_t ahead
+    cdef bint _open_ahead
     cdef int opcode_ahead
     cdef bint seen_ahead
 
@@ -46,6 +47,8 @@ cdef class FrameReader:
     cdef int _drop_shared(self) except -1
     @cython.locals(size=Py_ssize_t, first=int, second=int, length=int64_t, key=int64_t, opcode=int)
     cdef bint read_header(self) except -1
+    @cython.locals(opcode=int)
+    cdef bint _is_legal(self, int first, int second, int64_t length) noexcept
     cdef object _illegal(self, int first, int second, int64_t length)
     @cython.locals(have=Py_ssize_t)
     cdef Py_ssize_t available(self) noexcept
@@ -55,5 +58,5 @@ cdef class FrameReader:
     cdef int skip(self, Py_ssize_t n) except -1
     @cython.locals(n=Py_ssize_t, payload=bytes)
     cdef bytes take_control(self)
-    @cython.locals(size=Py_ssize_t, first=int, second=int, length=int64_t, key=int64_t, start=Py_ssize_t)
-    cdef bytes control_ahead(self)
+    @cython.locals(size=Py_ssize_t, first=int, second=int, length=int64_t, key=int64_t, start=Py_ssize_t, opcode=int)
+    cdef bytes control_ahead(self, Py_ssize_t received, bint message_open)

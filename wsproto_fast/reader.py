@@ -28,6 +28,7 @@ class FrameReader:
     __slots__ = (
         "_mask_bit",
         "_mine",
+        "_open_ahead",
         "_receive_buffer",
         "_shared",
         "_view",
@@ -65,6 +66,7 @@ class FrameReader:
         self.key = -1
         # Control frames before `ahead` were reported while messages were paused.
         self.ahead = 0
+        self._open_ahead = False
         self.opcode_ahead = 0
         self.seen_ahead = False
 
@@ -176,16 +178,9 @@ class FrameReader:
         size, first, second, length, key = read_header(self.data, self.pos, self.end)
         if size == 0:
             return False
-        opcode = first & 0x0F
-        if (
-            first & self.reserved_bits
-            or (second & 0x80) != self._mask_bit
-            or length < 0
-            or not (_VALID_OPCODES >> opcode) & 1
-            or (opcode & CONTROL and (length > 125 or (first & (FIN | RSV1)) != FIN))
-            or (opcode == 0 and first & RSV1)
-        ):
+        if not self._is_legal(first, second, length):
             raise self._illegal(first, second, length)
+        opcode = first & 0x0F
         if opcode & CONTROL and length > self.end - self.pos - size:
             return False  # a control frame is taken whole
         self.opcode = opcode
@@ -197,6 +192,17 @@ class FrameReader:
         self.pos += size
         self.in_frame = True
         return True
+
+    def _is_legal(self, first: int, second: int, length: int) -> bool:
+        opcode = first & 0x0F
+        return not (
+            first & self.reserved_bits
+            or (second & 0x80) != self._mask_bit
+            or length < 0
+            or not (_VALID_OPCODES >> opcode) & 1
+            or (opcode & CONTROL and (length > 125 or (first & (FIN | RSV1)) != FIN))
+            or (opcode == 0 and first & RSV1)
+        )
 
     def _illegal(self, first: int, second: int, length: int) -> RemoteProtocolError:
         opcode = first & 0x0F
@@ -250,34 +256,38 @@ class FrameReader:
         self.consume(n)
         return payload
 
-    def control_ahead(self) -> bytes | None:
-        """The payload of the next Ping or Pong behind data frames that must wait, with its ``opcode``; None if none.
+    def control_ahead(self, received: int, message_open: bool) -> bytes | None:
+        """The payload of the next Ping or Pong behind data frames that must wait, with ``opcode_ahead``; None if none.
 
-        Never consumes: ``ahead`` tells up to where control frames were seen. A Close frame, or one that is illegal,
-        ends the look ahead; it is met again in its turn.
+        ``received`` bytes of the current payload are here but not consumed, beside those in the window;
+        ``message_open`` tells whether the frame after the current one belongs to a message that has begun. Never
+        consumes: ``ahead`` tells up to where control frames were seen. A Close frame, or a frame that is illegal, ends
+        the look ahead; it is met again in its turn.
         """
         start = self.pos
         if self.in_frame:
-            if self.remaining > self.end - self.pos:
+            if self.remaining - received > self.end - self.pos:
                 return None
-            start += self.remaining
+            start += self.remaining - received
         if self.ahead < start:
             self.ahead = start
+            self._open_ahead = message_open
         while self.ahead < self.end:
             size, first, second, length, key = read_header(self.data, self.ahead, self.end)
-            if size == 0 or length < 0 or (second & 0x80) != self._mask_bit:
+            if size == 0 or not self._is_legal(first, second, length) or length > self.end - self.ahead - size:
                 return None
-            if not first & CONTROL:
-                if length > self.end - self.ahead - size:
+            opcode = first & 0x0F
+            if opcode & CONTROL:
+                if opcode != PING and opcode != PONG:
                     return None
+                payload = to_bytes(self.data, self.ahead + size, length, key)
                 self.ahead += size + length
-                continue
-            if (first != FIN | PING and first != FIN | PONG) or length > 125 or length > self.end - self.ahead - size:
+                self.opcode_ahead = opcode
+                return payload
+            if (opcode == 0) != self._open_ahead:
                 return None
-            payload = to_bytes(self.data, self.ahead + size, length, key)
+            self._open_ahead = not first & FIN
             self.ahead += size + length
-            self.opcode_ahead = first & 0x0F
-            return payload
         return None
 
 

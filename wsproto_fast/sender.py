@@ -46,6 +46,8 @@ class MessageSender:
         if self._deflate is not None:
             payload = encode(data) if isinstance(data, str) else data
             if self._compresses(len(payload), compress):
+                if not isinstance(payload, bytes):
+                    payload = bytes(memoryview(payload))  # deflate takes no gaps
                 payload = self._deflate.compress(payload)
                 self.deflated = True
                 head |= RSV1
@@ -126,4 +128,7 @@ def _unfinished(data: bytes, fin: bool) -> bytes:
         consumed = codecs.utf_8_decode(data, "strict", fin)[1]
     except UnicodeDecodeError as error:
         raise LocalProtocolError("text must be valid UTF-8") from error
-    return data[consumed:]
+    rest = data[consumed:]
+    if rest[:1] == b"\xed" and rest[1:2] >= b"\xa0":  # the decoder waits for a third byte of a surrogate
+        raise LocalProtocolError("text must be valid UTF-8: it has a surrogate")
+    return rest
