@@ -20,7 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from . import cases
-from .builds import compiled, pure
+from .builds import compiled
 from .cases import AIOHTTP, PURE, WEBSOCKETS, WSPROTO, Case
 
 ROUNDS = 7
@@ -42,7 +42,7 @@ class Result:
     def ratio(self, candidate: str, to: str | None = None) -> float:
         """Median of the rounds' ratios: how many times the time of ``to`` (of ours) ``candidate`` takes."""
         base = self.rounds[to or self.ours]
-        return statistics.median([a / b for a, b in zip(self.rounds[candidate], base)])
+        return statistics.median([a / b for a, b in zip(self.rounds[candidate], base, strict=True)])
 
     @property
     def ours(self) -> str:
@@ -119,7 +119,7 @@ def table(results: Iterable[Result]) -> str:
     lines = []
     for cells in rows:
         first, *middle, last = cells
-        padded = [cell.rjust(width) for cell, width in zip(middle, widths[1:-1])]
+        padded = [cell.rjust(width) for cell, width in zip(middle, widths[1:-1], strict=True)]
         lines.append("  ".join([first.ljust(widths[0]), *padded, last]).rstrip())
     lines.insert(1, "-" * max(len(line) for line in lines))
     return "\n".join(lines)
@@ -127,10 +127,10 @@ def table(results: Iterable[Result]) -> str:
 
 def legend() -> str:
     return (
-        "Nanoseconds a message with wsproto_fast (by dispatch, send_text/send_binary + data_to_send, or the codec), and\n"
-        "how many times as long others take: median of the ratios of interleaved rounds. `pure` is the build without\n"
-        "extensions, beside it websockets over pure. memcpy: bytes(bytearray), into a new object; memcpy in place: into\n"
-        "memory that is there. What each library does by itself stands in benchmarks/drivers.py.\n"
+        "Nanoseconds a message with wsproto_fast (by dispatch, send_text/send_binary + data_to_send, or the codec),\n"
+        "and how many times as long others take: median of the ratios of interleaved rounds. `pure` is the build\n"
+        "without extensions, beside it websockets over pure. memcpy: bytes(bytearray), into a new object; memcpy in\n"
+        "place: into memory that is there. What each library does by itself stands in benchmarks/drivers.py.\n"
         f"{environment()}"
     )
 

@@ -1,9 +1,9 @@
 """How each library is fed, and what it leaves to its caller. Knows no clock and no table.
 
-An inbound driver makes ``run()``, which feeds ``traffic.reads`` and takes every message as the ``str`` or ``bytes`` that
-an application gets; it returns the last one. An outbound driver makes ``run()``, which sends ``traffic.messages`` and takes
-the bytes to write after each; it returns the last chunk. Whatever a library leaves to its adapter (decoding text, joining
-fragments) is done here, in the way of its own adapter, so that all do the same work.
+An inbound driver makes ``run()``, which feeds ``traffic.reads`` and takes every message as the ``str`` or ``bytes``
+that an application gets; it returns the last one. An outbound driver makes ``run()``, which sends ``traffic.messages``
+and takes the bytes to write after each; it returns the last chunk. Whatever a library leaves to its adapter (decoding
+text, joining fragments) is done here, in the way of its own adapter, so that all do the same work.
 
 What each does by itself:
 
@@ -55,7 +55,7 @@ MEM_LEVEL = 8
 
 @dataclass(frozen=True)
 class Traffic:
-    """What goes over one connection in one run: ``reads`` are the wire bytes of ``messages`` as a transport cuts them."""
+    """What goes over one connection in one run; ``reads``: the wire bytes of ``messages`` as a transport cuts them."""
 
     server: bool  # our role: a server gets masked frames and sends unmasked ones
     text: bool

@@ -1,7 +1,7 @@
 """Bytes of an idle connection: its state alone, without socket, transport or adapter.
 
-``python -m benchmarks.memory``. Each candidate runs in a process of its own, which makes COUNT connections, lets each of
-them take and send one small message and keeps them. "allocated" is what tracemalloc saw (Python's allocators: zlib's
+``python -m benchmarks.memory``. Each candidate runs in a process of its own, which makes COUNT connections, lets each
+of them take and send one small message and keeps them. "allocated" is what tracemalloc saw (Python's allocators: zlib's
 contexts are not in it); "resident" is the growth of the process, everything included.
 """
 

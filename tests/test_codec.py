@@ -381,6 +381,7 @@ def test_keys_have_full_linear_complexity(codec: Any) -> None:
     assert 735 <= length <= 765
 
 
+@pytest.mark.external
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_has_keys_of_its_own(build: str) -> None:
     program = f"""

@@ -60,8 +60,6 @@ def test_binary(ws: ModuleType, role: int) -> None:
 @pytest.mark.parametrize("compressed", [False, True])
 def test_any_buffer(ws: ModuleType, role: int, compressed: bool) -> None:
     """Arrays, slices with a step, matrices: the bytes that bytes(data) has."""
-    deflate = ws.PerMessageDeflate(ws.Role(role), ws.DeflateParameters()) if compressed else None
-    conn = connect(ws, role, deflate=deflate)
     forms = [
         array.array("I", range(100)),
         memoryview(bytes(range(256)))[::2],
@@ -70,6 +68,8 @@ def test_any_buffer(ws: ModuleType, role: int, compressed: bool) -> None:
         memoryview(array.array("d", [1.5] * 50)),
     ]
     for form in forms:
+        deflate = ws.PerMessageDeflate(ws.Role(role), ws.DeflateParameters()) if compressed else None
+        conn = connect(ws, role, deflate=deflate)
         expected = bytes(memoryview(form))
         conn.send_binary(form)
         conn.send_fragment(form, first=True, fin=True)

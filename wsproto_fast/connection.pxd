@@ -1,4 +1,4 @@
-# The engine. An extension that embeds it may cimport Connection and FrameReader; calls of the cpdef methods are C calls.
+# The engine. An extension that embeds it may cimport Connection; calls of the cpdef methods are C calls then.
 cimport cython
 from libc.stdint cimport int64_t
 

@@ -264,7 +264,7 @@ class Connection:
         """``nbytes`` bytes were written to the memory that ``get_buffer`` gave. Raises LocalProtocolError if they
         cannot have been."""
         if not 0 <= nbytes <= self._room:
-            raise LocalProtocolError("buffer_updated() needs get_buffer() first, and no more bytes than it gave room for")
+            raise LocalProtocolError("buffer_updated() needs get_buffer() first, and no more bytes than its size")
         if nbytes:
             self._clock.heard = True
         self._room = 0
@@ -408,7 +408,7 @@ class Connection:
         reader = self._reader
         messages = self._messages
         message_open = not reader.fin if reader.in_frame else messages.opcode != NO_MESSAGE
-        payload = reader.control_ahead(messages.unread(), message_open)
+        payload = reader.control_ahead(messages.unread(), message_open, messages.longest_frame())
         if payload is not None:
             self._control(reader.opcode_ahead, payload)
             return EVENT

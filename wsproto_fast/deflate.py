@@ -180,10 +180,8 @@ def accept_response(config: DeflateConfig, extensions: Extensions) -> DeflatePar
     server_bits = answer.get("server_max_window_bits", 15)
     if server_bits > config.server_max_window_bits:
         raise NegotiationError(f"expected server_max_window_bits of at most {config.server_max_window_bits}")
-    # RFC 7692 7.1.2.2: "a value equal to or smaller than the received value"; without one, our own hint binds us
-    client_bits = answer.get("client_max_window_bits", config.client_max_window_bits)
-    if client_bits > config.client_max_window_bits:
-        raise NegotiationError(f"expected client_max_window_bits of at most {config.client_max_window_bits}")
+    # RFC 7692 7.1.2.2: a server may ignore our hint, and allow more than we use
+    client_bits = min(answer.get("client_max_window_bits", 15), config.client_max_window_bits)
     return DeflateParameters(
         "server_no_context_takeover" in answer,  # also unasked: RFC 7692 7.1.1.1
         config.client_no_context_takeover or "client_no_context_takeover" in answer,  # 7.1.1.2

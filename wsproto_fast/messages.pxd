@@ -40,6 +40,8 @@ cdef class MessageAssembler:
     cdef int deliver(self, int delivery) except -1
     @cython.locals(length=int64_t)
     cdef int begin_frame(self, FrameReader reader) except -1
+    @cython.locals(longest=int64_t)
+    cdef int64_t longest_frame(self) noexcept
     @cython.locals(room=int64_t)
     cdef int _check_room(self, int64_t length) except -1
     @cython.locals(message=int64_t, frame=int64_t)
@@ -59,3 +61,6 @@ cdef class MessageAssembler:
     cdef Py_ssize_t unread(self) noexcept
     cdef int _release_view(self) except -1
     cdef int clear(self) except -1
+
+
+cdef int64_t _slack(int64_t size) noexcept

@@ -108,11 +108,16 @@ class MessageAssembler:
         if length > self._max_size - self.size or length > self._max_frame:
             self._check_room(length)
 
+    def longest_frame(self) -> int:
+        """No frame on the wire may be longer."""
+        longest = self._max_frame if self._max_frame < self._max_size else self._max_size
+        return longest if self._deflate is None else longest + _slack(longest)
+
     def _check_room(self, length: int) -> None:
         if not self._compressed:
             raise self._too_big(length)
         room = self._room()
-        if length - room > (room >> 3) + 1024:  # deflate may lengthen what it cannot compress
+        if length - room > _slack(room):
             raise self._too_big(None)
 
     def _room(self) -> int:
@@ -267,6 +272,11 @@ class MessageAssembler:
         self._release_view()
         self._accumulator = None
         self._decoder = None
+
+
+def _slack(size: int) -> int:
+    """By how much deflate may lengthen what it cannot compress."""
+    return (size >> 3) + 1024
 
 
 def _invalid_text() -> RemoteProtocolError:

@@ -59,4 +59,4 @@ cdef class FrameReader:
     @cython.locals(n=Py_ssize_t, payload=bytes)
     cdef bytes take_control(self)
     @cython.locals(size=Py_ssize_t, first=int, second=int, length=int64_t, key=int64_t, start=Py_ssize_t, opcode=int)
-    cdef bytes control_ahead(self, Py_ssize_t received, bint message_open)
+    cdef bytes control_ahead(self, Py_ssize_t received, bint message_open, int64_t max_length)

@@ -256,11 +256,12 @@ class FrameReader:
         self.consume(n)
         return payload
 
-    def control_ahead(self, received: int, message_open: bool) -> bytes | None:
+    def control_ahead(self, received: int, message_open: bool, max_length: int) -> bytes | None:
         """The payload of the next Ping or Pong behind data frames that must wait, with ``opcode_ahead``; None if none.
 
         ``received`` bytes of the current payload are here but not consumed, beside those in the window;
-        ``message_open`` tells whether the frame after the current one belongs to a message that has begun. Never
+        ``message_open`` tells whether the frame after the current one belongs to a message that has begun, and
+        ``max_length`` how long a frame may be. Never
         consumes: ``ahead`` tells up to where control frames were seen. A Close frame, or a frame that is illegal, ends
         the look ahead; it is met again in its turn.
         """
@@ -284,7 +285,7 @@ class FrameReader:
                 self.ahead += size + length
                 self.opcode_ahead = opcode
                 return payload
-            if (opcode == 0) != self._open_ahead:
+            if (opcode == 0) != self._open_ahead or length > max_length:
                 return None
             self._open_ahead = not first & FIN
             self.ahead += size + length
