@@ -582,10 +582,12 @@ class Recorder:
 
     def __init__(self, module: ModuleType) -> None:
         self.module = module
-        self.error = module.error
         self.limits: list[int] = []
         self.windows: list[Any] = []
         self.copied = 0  # bytes behind final blocks
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.module, name)
 
     def decompressobj(self, wbits: int, zdict: Any) -> Any:
         self.windows.append(zdict)
