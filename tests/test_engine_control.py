@@ -481,6 +481,58 @@ def test_random_lives(ws: ModuleType) -> None:
             assert set(frames[frames.index(0x88) + 1 :]) <= {0x8A}
 
 
+ENDINGS = [
+    # sent, received (None: EOF), OK?                                   7.4.1
+    (1000, b"\x03\xe8", True),
+    (1001, b"\x03\xe8", True),
+    (1005, b"", True),
+    (1000, b"\x03\xe9bye", True),
+    (1000, b"\x03\xf3", False),
+    (1011, b"\x03\xe8", False),
+    (4000, b"\x0f\xa0", False),
+    (1000, None, False),
+    (None, b"\x03\xe8", True),
+    (None, b"\x0f\xa0", False),
+    (None, None, False),
+]
+
+
+@pytest.mark.parametrize(("code", "answer", "ok"), ENDINGS)
+def test_closed_exception(ws: ModuleType, code: int | None, answer: bytes | None, ok: bool) -> None:
+    conn = connect(ws)
+    if code is not None:
+        conn.send_close(code)
+    if answer is not None:
+        feed(conn, (0x88, answer))
+    conn.receive_eof()
+    conn.events()
+    error = conn.closed_exception()
+    assert type(error) is (ws.ConnectionClosedOK if ok else ws.ConnectionClosedError)
+    assert (error.rcvd, error.sent, error.rcvd_then_sent) == (
+        *(conn.close_rcvd, conn.close_sent, conn.close_rcvd_then_sent),
+    )
+    assert error.__cause__ is None
+    assert conn.closed_exception() is not error
+
+
+def test_closed_exception_has_its_cause(ws: ModuleType) -> None:
+    conn = connect(ws)
+    feed(conn, (0x83, b""))
+    error = conn.closed_exception()
+    assert type(error) is ws.ConnectionClosedError
+    assert error.__cause__ is conn.close_error is not None
+
+
+def test_a_payload_that_was_drawn_before(ws: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random payload that still waits for its pong is not used again."""
+    if ws._codec.COMPILED:
+        pytest.skip("the compiled build's random source cannot be replaced")
+    keys = iter([1, 1, 1, 2])
+    monkeypatch.setattr(ws.connection, "new_key", lambda: next(keys))
+    conn = connect(ws, SERVER)
+    assert [conn.send_ping(), conn.send_ping()] == [b"\x01\0\0\0", b"\x02\0\0\0"]
+
+
 # -- stats, plain attributes, errors ------------------------------------------------------------------
 
 

@@ -274,6 +274,23 @@ def test_two_connections_share_no_buffer(ws: ModuleType, hold: Any) -> None:
     holder.release()
 
 
+def test_a_held_buffer_does_not_come_back(ws: ModuleType, hold: Any) -> None:
+    """Consumed and given back, but somebody still has a view of it: nobody else gets that memory."""
+    one, other = connect(ws), connect(ws)
+    view = one.get_buffer()
+    holder = hold(view)
+    view[:3] = b"\x81\x01a"
+    one.buffer_updated(3)
+    assert gist(one.events()) == [("Message", "a", 1)]
+    theirs = other.get_buffer()
+    assert len(theirs) == len(view)
+    theirs[:3] = b"\x81\x01b"
+    view[:3] = b"xyz"
+    other.buffer_updated(3)
+    assert gist(other.events()) == [("Message", "b", 1)]
+    holder.release()
+
+
 # -- other calls between get_buffer and buffer_updated ------------------------------------------
 
 

@@ -6,6 +6,7 @@ import gc
 import random
 import tracemalloc
 import zlib
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -136,6 +137,38 @@ def test_nothing_behind_an_illegal_frame_is_told(ws: ModuleType, role: int, fram
     assert told == [("Message", "a", 1), ("Closed", 1009 if len(frame[1]) > 125 else 1002, "error")]
 
 
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("earlier", [[], [(0x01, b"x"), (0x89, b"0")], [(0x81, b"x"), (0x89, b"0")]])
+def test_the_look_ahead_knows_whether_a_message_is_open(
+    ws: ModuleType, role: int, earlier: list[tuple[int, bytes]]
+) -> None:
+    """Wherever it begins: at the start of a read, behind a frame that is read in part, after an earlier look ahead."""
+    conn = connect(ws, role)
+    if earlier:  # a look ahead that ended with a message open, or not
+        conn.pause()
+        assert feed(conn, *earlier, *earlier[1:]) == [("Ping", b"0")] * 2
+        conn.resume()
+        conn.events()
+        if earlier[0][0] == 0x01:
+            feed(conn, (0x80, b""))
+    assert feed(conn, (0x01, b"a")) == []
+    conn.pause()
+    assert feed(conn, (0x80, b"b"), (0x89, b"1"), (0x81, b"c"), (0x89, b"2")) == [("Ping", b"1"), ("Ping", b"2")]
+    assert feed(conn, (0x89, b"3"), (0x80, b"illegal"), (0x89, b"4")) == [("Ping", b"3")]
+    conn.resume()
+    assert gist(conn.events()) == [("Message", "ab", 1), ("Message", "c", 1), ("Closed", 1002, "error")]
+
+    conn = connect(ws, role)
+    assert feed(conn, *earlier[:1]) == [("Message", "x", 1)] * (earlier[:1] == [(0x81, b"x")])
+    if earlier[:1] == [(0x01, b"x")]:
+        feed(conn, (0x80, b""))
+    feed(conn, (0x01, b"a"))
+    conn.pause()
+    assert feed(conn, (0x82, b"illegal"), (0x89, b"1")) == []
+    conn.resume()
+    assert gist(conn.events()) == [("Closed", 1002, "error")]
+
+
 def test_nothing_behind_a_wrong_length_or_mask_is_told(ws: ModuleType) -> None:
     for bad in (b"\x82\x7e\x00\x05abcde", b"\x82\x85" + MASKING_KEY + b"abcde", b"\x82\xff" + b"\xff" * 12):
         conn = connect(ws)
@@ -215,7 +248,15 @@ def test_without_limit(ws: ModuleType) -> None:
     assert len(conn.events()) == 30
 
 
-def test_waiting_compressed_messages_stay_wire_bytes(ws: ModuleType) -> None:
+@pytest.fixture
+def traced() -> Iterator[None]:
+    gc.collect()
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+
+
+def test_waiting_compressed_messages_stay_wire_bytes(ws: ModuleType, traced: None) -> None:
     """200 messages of 1 MiB wait in 210 KiB (reliability 1.3)."""
     deflater = zlib.compressobj(9, zlib.DEFLATED, -15)
     packed = (deflater.compress(bytes(MIB)) + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
@@ -223,13 +264,13 @@ def test_waiting_compressed_messages_stay_wire_bytes(ws: ModuleType) -> None:
     conn = connect(ws, deflate=deflate, max_read_ahead=MIB)
     wire = to(CLIENT, (0xC2, packed), (0x89, b""))
     conn.pause()
-    gc.collect()
-    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    tracemalloc.reset_peak()
     for _ in range(200):
         conn.receive_data(wire)
         assert gist(conn.events()) == [("Ping", b"")]
         conn.data_to_send()
-    current, peak = tracemalloc.get_traced_memory()
+    current, peak = (size - before for size in tracemalloc.get_traced_memory())
     assert current < 1.2 * 200 * len(wire) + 20_000
     assert peak < 3 * 200 * len(wire) + 70_000
     conn.resume()
@@ -242,8 +283,7 @@ def test_waiting_compressed_messages_stay_wire_bytes(ws: ModuleType) -> None:
     tracemalloc.reset_peak()
     conn.dispatch(on_message, told.append)
     assert told == [MIB]  # one, not two
-    assert tracemalloc.get_traced_memory()[1] - current < 4 * MIB
-    tracemalloc.stop()
+    assert tracemalloc.get_traced_memory()[1] - before - current < 4 * MIB
 
 
 def test_pause_from_a_callback_stops_at_once(ws: ModuleType) -> None:
@@ -391,3 +431,19 @@ def test_pausing_at_random_changes_only_the_order(ws: ModuleType) -> None:
             assert [e for e in told if e[0] in kind] == [e for e in expected.events if e[0] in kind], seed
         pongs = [payload for first, _, payload in parse_frames(output) if first == 0x8A]
         assert pongs == [payload for first, payload in expected.frames if first == 0x8A], seed
+
+
+def test_waiting_bytes_move_with_what_was_seen_of_them(ws: ModuleType) -> None:
+    """Pings seen ahead are not told again after the consumed part of the window was dropped in between."""
+    conn = connect(ws)
+    conn.pause()
+    frames = [(first, b"%d" % i) for i in range(20) for first in (0x82, 0x89)]
+    told = [event for frame in frames for event in feed(conn, frame)]
+    assert told == [("Ping", b"%d" % i) for i in range(20)]
+    conn.resume()
+    assert gist([conn.next_event() for _ in range(15)]) == [("Message", b"%d" % i, 2) for i in range(15)]
+    conn.receive_data(to(CLIENT, (0x89, b"new"), (0x82, b"last")))  # most of the window is consumed, none dropped yet
+    expected = [("Message", b"%d" % i, 2) for i in range(15, 20)]
+    assert gist(conn.events()) == [*expected, ("Ping", b"new"), ("Message", b"last", 2)]
+    assert len(sent(conn)) <= 21
+    assert conn.stats.pings_received == 21

@@ -450,6 +450,26 @@ def test_delivery_can_be_switched(ws: ModuleType) -> None:
     assert conn.delivery == "chunk"
 
 
+@pytest.mark.parametrize(
+    ("delivery", "wire", "expected"),
+    [
+        ("frame", to(CLIENT, (0x01, b"ab")), ("Fragment", 1, "ab", True, False, True)),
+        ("chunk", to(CLIENT, (0x02, b"ab")), ("Fragment", 2, b"ab", True, False, True)),
+        ("chunk", b"\x82\x05ab", ("Fragment", 2, b"ab", True, False, False)),
+        ("frame", b"\x82\x05ab", None),
+        ("chunk", b"\x82\x05", None),
+        ("chunk", b"", None),
+    ],
+)
+def test_finer_delivery_gives_what_was_collected(ws: ModuleType, delivery: str, wire: bytes, expected: Any) -> None:
+    conn = ws.Connection(ws.Role.CLIENT)
+    conn.receive_data(wire)
+    assert conn.events() == []
+    conn.delivery = delivery
+    assert [plain(event) for event in conn.events()] == ([] if expected is None else [expected])
+    assert conn.events() == []
+
+
 def test_delivery_is_checked(ws: ModuleType) -> None:
     with pytest.raises(ValueError, match="delivery"):
         ws.Connection(ws.Role.CLIENT, delivery="all")

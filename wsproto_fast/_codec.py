@@ -36,7 +36,7 @@ _KEYS_PER_DRAW = 1024  # one os.urandom call of 4 KiB
 
 _keys: list[int] = []
 
-if hasattr(os, "register_at_fork"):  # the child must not repeat its parent's keys
+if hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows; a child must not repeat its parent's keys
     os.register_at_fork(after_in_child=_keys.clear)
 
 

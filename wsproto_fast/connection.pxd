@@ -29,7 +29,7 @@ cdef class Connection:
     cdef Clock _clock
     # events to be told
     cdef object _event
-    cdef object _events
+    cdef object _last_event
     # state
     cdef int _state
     cdef bint _paused

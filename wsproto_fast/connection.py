@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -98,9 +97,9 @@ class Connection:
         "_discarding",
         "_eof",
         "_event",
-        "_events",
         "_in_place",
         "_keepalive_ping",
+        "_last_event",
         "_lost",
         "_max_read_ahead",
         "_messages",
@@ -148,9 +147,9 @@ class Connection:
         self._writer = FrameWriter(self.role)
         self._sender = MessageSender(self._writer, deflate)
         self._clock = Clock(limits, keepalive, None if deflate is None else deflate.config.idle_release)
-        # the event that _advance() found, and those that wait behind it
+        # the event that _advance() found, and the one that ends all
         self._event: Event | None = None
-        self._events: deque[Event] | None = None
+        self._last_event: Event | None = None
         # state
         self._state: int = OPEN
         self._paused = False
@@ -359,8 +358,9 @@ class Connection:
 
     def _advance(self) -> int:
         """Find the next thing to tell. The one place where the peer's errors are caught."""
-        if self._events:
-            self._event = self._events.popleft()
+        if self._last_event is not None:
+            self._event = self._last_event
+            self._last_event = None
             return EVENT
         try:
             return self._parse()
@@ -435,16 +435,10 @@ class Connection:
         # RFC 6455 5.5.3: a Pong answers the most recent Ping, and with it all earlier ones
         if not self._pings or payload not in self._pings:
             return Pong(payload)
-        acknowledged = []
-        sent_at = None
-        for ping in list(self._pings):
-            time = self._pings.pop(ping)
-            if time is not None:
-                sent_at = time
-            acknowledged.append(ping)
-            if ping == payload:
-                break
-        return Pong(payload, tuple(acknowledged), sent_at)
+        waiting = list(self._pings)
+        acknowledged = tuple(waiting[: waiting.index(payload) + 1])
+        times = [self._pings.pop(ping) for ping in acknowledged]
+        return Pong(payload, acknowledged, max([time for time in times if time is not None], default=None))
 
     def _receive_close(self, payload: bytes) -> None:
         close = parse_close(payload)
@@ -485,9 +479,7 @@ class Connection:
         self.close_reason = reason
         self.close_error = error
         self._clock.stop()
-        if self._events is None:
-            self._events = deque()
-        self._events.append(Closed(int(code), reason, error))
+        self._last_event = Closed(int(code), reason, error)
         if error is not None or self.close_rcvd is None:
             self._grow_close_transport(CloseTransport.SHUTDOWN)
         elif self.role == Role.SERVER:
@@ -556,8 +548,8 @@ class Connection:
         waits for its pong, and InvalidState when the connection is closed.
         """
         if payload is None:
-            data = new_key().to_bytes(4, "little")
-            while self._pings and data in self._pings:
+            data = b""
+            while not data or (self._pings and data in self._pings):
                 data = new_key().to_bytes(4, "little")
         else:
             data = control_payload(payload)
