@@ -29,7 +29,9 @@ PURE_DISPATCH = "pure dispatch"
 PURE_NEXT_EVENT = "pure next_event"
 PURE_SEND = "pure send"
 PURE_CODEC = "pure codec"
+DISPATCH_TO_C = "dispatch to deque.append"
 WEBSOCKETS = "websockets"
+WEBSOCKETS_NO_C = "websockets without C"
 WSPROTO = "wsproto"
 AIOHTTP = "aiohttp"
 COMPAT_WSPROTO = "compat.wsproto"
@@ -62,12 +64,14 @@ def inbound(name: str, load: Traffic, work: str = "") -> Case:
     candidates[PURE_DISPATCH] = partial(drivers.engine_dispatch, pure, load)
     candidates[PURE_NEXT_EVENT] = partial(drivers.engine_next_event, pure, load)
     candidates[WEBSOCKETS] = partial(drivers.websockets_in, load)
+    if load.server:  # the extension does nothing but masks
+        candidates[WEBSOCKETS_NO_C] = partial(drivers.without_c, drivers.websockets_in, load)
     candidates[WSPROTO] = partial(drivers.wsproto_in, load)
     if drivers.WebSocketReader is not None:
         candidates[AIOHTTP] = partial(drivers.aiohttp_in, load)
 
     def check(candidate: str, result: Any) -> Any:
-        assert type(result) is str or candidate in (WEBSOCKETS, WSPROTO) or type(result) is bytes
+        assert type(result) is str or candidate in (WEBSOCKETS, WEBSOCKETS_NO_C, WSPROTO) or type(result) is bytes
         assert result == load.messages[-1], candidate
 
     if load.text:
@@ -83,6 +87,8 @@ def outbound(name: str, load: Traffic, work: str = "") -> Case:
         candidates[SEND] = partial(drivers.engine_out, compiled, load)
     candidates[PURE_SEND] = partial(drivers.engine_out, pure, load)
     candidates[WEBSOCKETS] = partial(drivers.websockets_out, load)
+    if not load.server:
+        candidates[WEBSOCKETS_NO_C] = partial(drivers.without_c, drivers.websockets_out, load)
     candidates[WSPROTO] = partial(drivers.wsproto_out, load)
     if drivers.WebSocketReader is not None and load.fragments == 1 and not load.deflate:
         candidates[AIOHTTP] = partial(drivers.aiohttp_out, load)
@@ -99,7 +105,11 @@ def engine_cases() -> Iterator[Case]:
     for role, server in ROLES.items():
         for kind in KINDS:
             for label, size in SIZES.items():
-                yield inbound(f"in {role} {kind} {label}", traffic(kind, size, server=server))
+                load = traffic(kind, size, server=server)
+                case = inbound(f"in {role} {kind} {label}", load)
+                if compiled is not None and size == 125:
+                    case.candidates[DISPATCH_TO_C] = partial(drivers.engine_dispatch_to_c, compiled, load)
+                yield case
     for role, server in ROLES.items():
         for label, size in SMALL.items():
             load = traffic(ASCII, size, server=server, single=True)
@@ -228,6 +238,7 @@ def codec_cases() -> Iterator[Case]:
             candidates[CODEC] = partial(loop, compiled._codec.to_bytes, data, 0, size, key)
         candidates[PURE_CODEC] = partial(loop, pure._codec.to_bytes, data, 0, size, key)
         candidates[WEBSOCKETS] = partial(loop, apply_mask, data, key_bytes)
+        candidates[WEBSOCKETS_NO_C] = partial(loop, drivers.apply_mask_in_python, data, key_bytes)
         if size <= 1024:
             candidates[NAIVE] = partial(loop, naive_mask, data, key_bytes)
         candidates[MEMCPY] = partial(loop, bytes, bytearray(data))

@@ -21,7 +21,7 @@ from typing import Any
 
 from . import cases
 from .builds import compiled
-from .cases import AIOHTTP, PURE, WEBSOCKETS, WSPROTO, Case
+from .cases import AIOHTTP, PURE, WEBSOCKETS, WEBSOCKETS_NO_C, WSPROTO, Case
 
 ROUNDS = 7
 ROUND_TIME = 0.002  # seconds that one candidate gets in a round, at least one run
@@ -82,7 +82,11 @@ def measure(case: Case, rounds: int = ROUNDS, round_time: float = ROUND_TIME) ->
 # -- the table of all rows ---------------------------------------------------------------------------------------------
 
 _PEERS = (WEBSOCKETS, WSPROTO, AIOHTTP)
-_COLUMNS = ("ns", "websockets", "wsproto", "aiohttp", "pure: ns", "websockets", "others, of ours; remarks")
+_COLUMNS = (
+    *("ns", "websockets", "wsproto", "aiohttp"),
+    *("pure: ns", "websockets", "without C"),
+    "others, of ours; remarks",
+)
 
 
 def number(value: float) -> str:
@@ -97,16 +101,14 @@ def row(result: Result) -> list[str]:
     ours = result.ours
     others = []
     for name in rounds:
-        if name != ours and name not in _PEERS and name not in PURE:
+        if name != ours and name not in (*_PEERS, *PURE, WEBSOCKETS_NO_C):
             others.append(f"{name} {number(result.ratio(name))}")
     fastest_pure = next((name for name in rounds if name in PURE), None)
     cells = ["-" if ours in PURE else number(result.nanoseconds(ours))]
     cells += [f"{number(result.ratio(peer))}" if peer in rounds else "" for peer in _PEERS]
-    if fastest_pure is None:
-        cells += ["", ""]
-    else:
-        cells.append(number(result.nanoseconds(fastest_pure)))
-        cells.append(number(result.ratio(WEBSOCKETS, fastest_pure)) if WEBSOCKETS in rounds else "")
+    cells.append("" if fastest_pure is None else number(result.nanoseconds(fastest_pure)))
+    for peer in (WEBSOCKETS, WEBSOCKETS_NO_C):
+        cells.append(number(result.ratio(peer, fastest_pure)) if fastest_pure and peer in rounds else "")
     if result.case.work:
         others.append(f"({result.case.work})")
     return [result.case.name, *cells, " ".join(others)]
@@ -129,8 +131,9 @@ def legend() -> str:
     return (
         "Nanoseconds a message with wsproto_fast (by dispatch, send_text/send_binary + data_to_send, or the codec),\n"
         "and how many times as long others take: median of the ratios of interleaved rounds. `pure` is the build\n"
-        "without extensions, beside it websockets over pure. memcpy: bytes(bytearray), into a new object; memcpy in\n"
-        "place: into memory that is there. What each library does by itself stands in benchmarks/drivers.py.\n"
+        "without extensions, beside it websockets over pure, with its C mask and without. memcpy: bytes(bytearray),\n"
+        "into a new object; memcpy in place: into memory that is there. What each library does by itself stands in\n"
+        "benchmarks/drivers.py.\n"
         f"{environment()}"
     )
 
@@ -168,23 +171,28 @@ def readme() -> str:
         lines.append(f"| {what} | {number(found.nanoseconds(found.ours))} ns | {against} |")
 
     if compiled is not None:
-        add("text of 125 B in, masked, by `dispatch`", result("in server text 125 B"), _PEERS)
+        small = result("in server text 125 B")
+        add("text of 125 B in, masked, by `dispatch` to a Python function", small, _PEERS)
+        add("the same to `deque.append`", swapped(small, cases.DISPATCH_TO_C), _PEERS)
         big = result("in server binary 1 MiB, one a read")
         lines.append(
             f"| binary of 1 MiB in, masked | {number(big.nanoseconds(big.ours) / 1000)} µs | "
             f"{times(1 / big.ratio(cases.MEMCPY))} of one `memcpy` into a new object |"
         )
         add("text of 125 B out, masked", result("out client text 125 B"), _PEERS)
-    worst = min(
-        (result(f"{way} {role} {kind} {label}") for way, role in (("in", "server"), ("out", "client"))
-         for kind in (cases.ASCII, cases.BINARY) for label in cases.SMALL),
-        key=pure_against_websockets,
-    )
-    name = next(name for name in worst.rounds if name in PURE)
-    lines.append(
-        f"| pure-Python build, its worst of 16 B to 1 KiB ({worst.case.name}) | {number(worst.nanoseconds(name))} ns | "
-        f"websockets {times(pure_against_websockets(worst))} |"
-    )
+    pure = [
+        result(f"{way} {role} {kind} {label}")
+        for way, role in (("in", "server"), ("out", "client"))
+        for kind in (cases.ASCII, cases.BINARY)
+        for label in cases.SMALL
+    ]
+    for peer in (WEBSOCKETS_NO_C, WEBSOCKETS):
+        worst = min(pure, key=lambda found: found.ratio(peer, pure_name(found)))
+        name = pure_name(worst)
+        lines.append(
+            f"| pure-Python build, masked, the worst of 16 B to 1 KiB: {worst.case.name} | "
+            f"{number(worst.nanoseconds(name))} ns | {peer} {times(worst.ratio(peer, name))} |"
+        )
     for case in cases.compat_cases():
         if "125 B" in case.name:
             found = measure(case, rounds=15, round_time=0.01)
@@ -192,9 +200,13 @@ def readme() -> str:
     return "\n".join([*lines, "", environment()])
 
 
-def pure_against_websockets(result: Result) -> float:
-    name = next(name for name in result.rounds if name in PURE)
-    return result.ratio(WEBSOCKETS, name)
+def swapped(result: Result, ours: str) -> Result:
+    """``result`` with another candidate as ours."""
+    return Result(result.case, {ours: result.rounds[ours], **result.rounds})
+
+
+def pure_name(result: Result) -> str:
+    return next(name for name in result.rounds if name in PURE)
 
 
 def main() -> None:

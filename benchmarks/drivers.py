@@ -19,6 +19,7 @@ aiohttp        frames, unmasks, reassembles, decodes UTF-8, limits a message; ch
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -26,12 +27,14 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
+from websockets import frames as websockets_frames
 from websockets.client import ClientProtocol
 from websockets.extensions.permessage_deflate import PerMessageDeflate as WebsocketsDeflate
 from websockets.frames import CONT, TEXT
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
+from websockets.utils import apply_mask as apply_mask_in_python
 from wsproto.connection import Connection as WsprotoConnection
 from wsproto.connection import ConnectionType
 from wsproto.events import BytesMessage, TextMessage
@@ -105,6 +108,24 @@ def engine_dispatch(package: ModuleType, traffic: Traffic) -> Run:
             receive_data(read)
             dispatch(on_message, on_event)
         return last
+
+    return run
+
+
+def engine_dispatch_to_c(package: ModuleType, traffic: Traffic) -> Run:
+    """``dispatch`` to a callable that is no Python function: what is left is the engine."""
+    connection = engine(package, traffic)
+    receive_data = connection.receive_data
+    dispatch = connection.dispatch
+    reads = traffic.reads
+    last = deque[Any](maxlen=1)
+    sink = last.append
+
+    def run() -> Message:
+        for read in reads:
+            receive_data(read)
+            dispatch(sink, sink)
+        return last[0]
 
     return run
 
@@ -200,6 +221,21 @@ def websockets(traffic: Traffic) -> Any:
         settings = {"level": LEVEL, "memLevel": MEM_LEVEL}
         protocol.extensions = [WebsocketsDeflate(False, False, WINDOW_BITS, WINDOW_BITS, settings)]
     return protocol
+
+
+def without_c(driver: Callable[[Traffic], Run], traffic: Traffic) -> Run:
+    """websockets as it is where its extension cannot be built: what our pure build competes with."""
+    run = driver(traffic)
+
+    def run_without_c() -> Message:
+        in_c = websockets_frames.apply_mask
+        websockets_frames.apply_mask = apply_mask_in_python
+        try:
+            return run()
+        finally:
+            websockets_frames.apply_mask = in_c
+
+    return run_without_c
 
 
 def websockets_in(traffic: Traffic) -> Run:

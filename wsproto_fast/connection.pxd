@@ -59,6 +59,7 @@ cdef class Connection:
 
     @cython.locals(nbytes=Py_ssize_t)
     cpdef receive_data(self, object data)
+    cdef int _check_read_ahead(self) except -1
     cpdef receive_eof(self)
     @cython.locals(reader=FrameReader)
     cpdef get_buffer(self, Py_ssize_t sizehint=*)

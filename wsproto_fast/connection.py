@@ -225,8 +225,7 @@ class Connection:
         ``bytes`` may be kept by reference, anything else is copied. Raises LocalProtocolError, taking nothing, while
         ``read_ahead_full``. A ``get_buffer`` that no ``buffer_updated`` followed is forgotten.
         """
-        if self._paused and self.read_ahead_full:
-            raise LocalProtocolError("messages are paused and the read-ahead is full: call resume() first")
+        self._check_read_ahead()
         self._room = 0
         self._in_place = False
         if not self._discarding and not self._eof:
@@ -245,8 +244,9 @@ class Connection:
     def get_buffer(self, sizehint: int = -1) -> memoryview:
         """Memory for the transport to read into, as in asyncio.BufferedProtocol; valid until ``buffer_updated``.
 
-        While a large payload arrives this is the memory of the message itself.
+        While a large payload arrives this is the memory of the message itself. Raises as ``receive_data`` does.
         """
+        self._check_read_ahead()
         reader = self._reader
         self._in_place = False
         if reader.wants_in_place() and not self._paused:
@@ -278,6 +278,10 @@ class Connection:
                 self._reader.clear()
                 return
         self._bytes_received += nbytes
+
+    def _check_read_ahead(self) -> None:
+        if self._paused and self.read_ahead_full:
+            raise LocalProtocolError("messages are paused and the read-ahead is full: call resume() first")
 
     @property
     def read_ahead_full(self) -> bool:

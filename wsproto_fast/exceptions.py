@@ -256,8 +256,8 @@ class RemoteProtocolError(ProtocolError):
     """The peer broke the protocol or a limit. ``code`` is the close code that answers it."""
 
     def __init__(self, code: int, reason: str) -> None:
-        super().__init__(code, reason)
-        self.code = code
+        super().__init__(int(code), reason)
+        self.code = int(code)
         self.reason = reason
 
     def __str__(self) -> str:

@@ -206,7 +206,7 @@ class FrameReader:
 
     def _illegal(self, first: int, second: int, length: int) -> RemoteProtocolError:
         opcode = first & 0x0F
-        if first & self.reserved_bits or first & RSV1:
+        if first & self.reserved_bits or (first & RSV1 and (opcode & CONTROL or opcode == 0)):
             # RFC 6455 5.2 and RFC 7692 6: RSV1 only on the first frame of a message, and only when negotiated
             reason = "reserved bits must be 0"
         elif not (_VALID_OPCODES >> opcode) & 1:
@@ -270,7 +270,7 @@ class FrameReader:
             if self.remaining - received > self.end - self.pos:
                 return None
             start += self.remaining - received
-        if self.ahead < start:
+        if self.ahead <= start:
             self.ahead = start
             self._open_ahead = message_open
         while self.ahead < self.end:

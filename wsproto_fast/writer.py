@@ -61,7 +61,7 @@ class FrameWriter:
             self._pong = payload
 
     def write_close(self, payload: bytes) -> None:
-        """Queue a Close frame, the last frame of all."""
+        """Queue a Close frame, behind all that waits."""
         self._flush_pong()
         self.write(FIN | CLOSE, payload)
 
