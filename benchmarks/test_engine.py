@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from .cases import Case, all_cases
-from .compare import timed
+from .compare import calibrate
 from .conftest import measured
 
 ROUNDS = 5
@@ -28,8 +28,7 @@ def test_candidate(benchmark: Any, case: Case, candidate: str) -> None:
     """Times are those of one run; ``extra_info`` tells how many messages a run has."""
     run: Callable[[], Any] = case.candidates[candidate]()
     case.check(candidate, run())
-    once = timed(run, 1)
     measured.setdefault(case.name, case)
     benchmark.group = case.name
     benchmark.extra_info.update(candidate=candidate, messages=case.messages)
-    benchmark.pedantic(run, rounds=ROUNDS, iterations=max(1, int(ROUND_TIME * 1e9 / max(once, 1))))
+    benchmark.pedantic(run, rounds=ROUNDS, iterations=calibrate(run, ROUND_TIME))

@@ -21,6 +21,7 @@ from wsproto_fast import Close, CloseCode, DeflateConfig, Headers, Keepalive, Li
     [
         (lambda: Limits(max_message_size=-1), "max_message_size must not be negative"),
         (lambda: Limits(max_headers=-1), "max_headers must not be negative"),
+        (lambda: Limits(max_line_size=None), "max_line_size cannot be lifted"),  # type: ignore[arg-type]
         (lambda: Limits(close_timeout=-0.1), "close_timeout must not be negative"),
         (lambda: Keepalive(ping_interval=0), "ping_interval must be positive"),
         (lambda: Keepalive(ping_timeout=-1), "ping_timeout must be positive"),

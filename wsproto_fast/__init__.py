@@ -44,7 +44,7 @@ from .exceptions import (
     WebSocketException,
 )
 from .handshake import ClientHandshake, ServerHandshake
-from .http11 import Headers, Request, Response
+from .http11 import Headers, MultipleValuesError, Request, Response
 from .limits import DeflateConfig, Keepalive, Limits
 from .prepared import PreparedMessage
 from .uri import WebSocketURI, parse_uri
@@ -89,6 +89,7 @@ __all__ = [
     "Limits",
     "LocalProtocolError",
     "Message",
+    "MultipleValuesError",
     "NegotiationError",
     "Opcode",
     "PayloadTooBig",

@@ -181,7 +181,8 @@ class Connection:
 
     @property
     def state(self) -> State:
-        """OPEN; CLOSING once a Close frame went either way; CLOSED when the ``Closed`` event is told or about to be."""
+        """OPEN; CLOSING once a Close frame went either way or the input ended; CLOSED when the ``Closed`` event is told
+        or about to be."""
         return State(self._state)
 
     @property
@@ -237,6 +238,8 @@ class Connection:
     def receive_eof(self) -> None:
         """The transport delivers no more bytes: it was closed by the peer, or lost."""
         self._eof = True
+        if self._state == OPEN:
+            self._state = CLOSING  # what was received is still told, but nobody would get what we send
         if self.close_sent is None:
             self._clock.begin_close()  # the transport must end even if it never takes the rest of our output
         self._grow_close_transport(CloseTransport.CLOSE)
@@ -575,8 +578,8 @@ class Connection:
     def _send_control(self, first: int, payload: bytes) -> None:
         if self._state == CLOSED:
             raise InvalidState("cannot send: the connection is CLOSED")
-        if self.close_sent is not None:
-            raise InvalidState("cannot send: a Close frame was sent")
+        if self.close_sent is not None or self._eof:
+            raise InvalidState("cannot send: a Close frame was sent, or the peer is gone")
         self._writer.write(first, payload)
 
     def send_close(self, code: int = 1000, reason: str = "") -> None:

@@ -25,7 +25,8 @@ def _check(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a peer may make us hold or do. ``None`` lifts a limit; sizes are bytes, times are seconds.
+    """What a peer may make us hold or do. Sizes are bytes, times are seconds; ``None`` lifts a limit, but those of the
+    HTTP head cannot be lifted.
 
     Raises ValueError when a limit is negative.
     """
@@ -53,6 +54,8 @@ class Limits:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             _check(value is None or value >= 0, f"{name} must not be negative; None lifts a limit")
+        for name in ("max_line_size", "max_head_size", "max_headers", "max_body_size"):
+            _check(getattr(self, name) is not None, f"{name} cannot be lifted")
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._codec import build_frame
-from .constants import Opcode
+from .constants import FIN, RSV1, Opcode
 
 if TYPE_CHECKING:
     from .deflate import BytesLike, PerMessageDeflate
 
 __all__ = ["PreparedMessage"]
 
-_FIN = 0x80
-_RSV1 = 0x40  # RFC 7692 6: "Per-Message Compressed"
 _UNMASKED = -1
 
 
@@ -56,9 +54,9 @@ class PreparedMessage:
         frame = self._frames.get(profile)
         if frame is None:
             if compressed_for is None:
-                frame = build_frame(_FIN | self.opcode, self.payload, _UNMASKED)
+                frame = build_frame(FIN | self.opcode, self.payload, _UNMASKED)
             else:
                 payload = compressed_for.compress_once(self.payload)
-                frame = build_frame(_FIN | _RSV1 | self.opcode, payload, _UNMASKED)
+                frame = build_frame(FIN | RSV1 | self.opcode, payload, _UNMASKED)
             frame = self._frames.setdefault(profile, frame)  # atomic: threads that race end up with one frame
         return frame

@@ -92,6 +92,7 @@ class Link(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview | bytearray:
         if self._opened and not self._engine.read_ahead_full:
+            self._scratch = None
             return self._engine.get_buffer(sizehint)
         self._scratch = bytearray(_SCRATCH_SIZE)
         return self._scratch

@@ -18,6 +18,10 @@ from ._settings import Settings
 
 __all__ = ["Receiver"]
 
+#: What one task may take before others get a turn, in bytes; and what a message counts beside its bytes. Under 1 ms.
+_TURN = 2**16
+_MESSAGE_COST = 100
+
 
 class Receiver(Link):
     """The receiving half of a connection."""
@@ -26,6 +30,8 @@ class Receiver(Link):
         super().__init__(settings)
         self._queue: collections.deque[str | bytes | Fragment] = collections.deque()
         self._queue_bytes = 0
+        #: How much was taken since another task could run.
+        self._taken = 0
         self._paused = False
         self._abandoned = False
         #: The task in recv waits for it.
@@ -64,6 +70,8 @@ class Receiver(Link):
         """
         if self._getter is not None or self._streaming:
             raise ConcurrencyError("cannot call recv while another coroutine is already running recv or recv_streaming")
+        if self._taken >= _TURN:
+            await self._let_others_run()
         if not self._queue:
             await self._wait_for_message()
         data = self._take()
@@ -112,15 +120,30 @@ class Receiver(Link):
         while not self._queue:
             if self._ended:
                 raise self._closed_error()
-            self._getter = self._loop.create_future()
-            try:
-                await self._getter
-            finally:
-                self._getter = None
+            await self._wait()
+
+    async def _let_others_run(self) -> None:
+        """A peer whose messages are always there must not keep the loop to itself."""
+        self._loop.call_soon(self._wake_getter)
+        await self._wait()
+
+    async def _wait(self) -> None:
+        self._taken = 0
+        self._getter = self._loop.create_future()
+        try:
+            await self._getter
+        finally:
+            self._getter = None
+
+    def _wake_getter(self) -> None:
+        if self._getter is not None and not self._getter.done():
+            self._getter.set_result(None)
 
     def _take(self) -> str | bytes | Fragment:
         item = self._queue.popleft()
-        self._queue_bytes -= len(item.data) if isinstance(item, Fragment) else len(item)
+        size = len(item.data) if isinstance(item, Fragment) else len(item)
+        self._queue_bytes -= size
+        self._taken += size + _MESSAGE_COST
         if self._paused and len(self._queue) <= self._settings.queue_low:
             self._paused = False
             self._resume_input()
@@ -159,8 +182,7 @@ class Receiver(Link):
     def _put(self, item: str | bytes | Fragment, size: int) -> None:
         self._queue.append(item)
         self._queue_bytes += size
-        if self._getter is not None and not self._getter.done():
-            self._getter.set_result(None)
+        self._wake_getter()
         settings = self._settings
         high = settings.queue_high
         if high is not None and (len(self._queue) >= high or self._queue_bytes >= settings.queue_bytes):
@@ -186,8 +208,7 @@ class Receiver(Link):
 
     def _on_end(self) -> None:
         self._ended = True
-        if self._getter is not None and not self._getter.done():
-            self._getter.set_result(None)
+        self._wake_getter()
 
     def _abandon(self) -> None:
         """Nobody receives any more: let go what does not fit the queue, so that the peer's Close frame gets through."""

@@ -26,7 +26,7 @@ __all__ = ["Connection"]
 
 Self = TypeVar("Self", bound="Connection")
 
-#: A full receive queue of which nothing is taken for so long while we close is one that nobody reads any more.
+#: A full receive queue of which nothing is taken for so long after the end of ``async with`` is one that nobody reads.
 _ABANDONED = 1.0
 #: So many messages may be sent before other tasks get a turn, although the transport takes them all: about 1 ms.
 _BURST = 128
@@ -240,15 +240,21 @@ class Connection(Receiver):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.close(CloseCode.NORMAL_CLOSURE if exc_type is None else CloseCode.INTERNAL_ERROR)
+        self._begin_close(CloseCode.NORMAL_CLOSURE if exc_type is None else CloseCode.INTERNAL_ERROR, "")
+        await self._end_close(_ABANDONED)
 
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Close the connection and wait until its transport is closed, at most about ``close_timeout``.
 
-        Does nothing but wait when it is closing already. Received messages can still be taken. In the middle of a
-        fragmented message the code is 1011. Cancelling it drops the transport at once. Raises ProtocolError when the
-        code or reason must not be sent.
+        Does nothing but wait when it is closing already. Received messages can still be taken, and must be, if the
+        peer's Close frame waits behind more of them than the queue holds. In the middle of a fragmented message the
+        code is 1011. Cancelling it drops the transport at once. Raises ProtocolError when the code or reason must not
+        be sent.
         """
+        self._begin_close(code, reason)
+        await self._end_close(None)
+
+    def _begin_close(self, code: int, reason: str) -> None:
         if self._fragmenting is not None:
             self._engine.fail(CloseCode.INTERNAL_ERROR, "close during fragmented message")
         else:
@@ -256,10 +262,13 @@ class Connection(Receiver):
                 self._engine.send_close(code, reason)
         if not self._lost.done():
             self._pump()
+
+    async def _end_close(self, patience: float | None) -> None:
+        """Wait for the end of the transport; for ``patience`` seconds with a queue of which nothing is taken."""
         try:
             while not self._lost.done():
                 oldest = self._queue[0] if self._paused else None
-                done, _ = await asyncio.wait([self._lost], timeout=_ABANDONED)
+                done, _ = await asyncio.wait([self._lost], timeout=patience)
                 if not done and oldest is not None and self._paused and self._queue[0] is oldest:
                     self._abandon()
         except asyncio.CancelledError:
