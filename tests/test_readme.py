@@ -37,6 +37,12 @@ def test_commands_are_targets() -> None:
     assert commands <= make_targets()
 
 
+def test_benchmark_table_is_there() -> None:
+    rows = [line for line in README.splitlines() if line.startswith("| ")]
+    assert len(rows) >= 5
+    assert all(peer in README for peer in ("websockets 17", "wsproto 1.3", "aiohttp 3.14"))
+
+
 def test_named_files_exist() -> None:
     for name in re.findall(r"`([\w./-]+\.(?:md|py|pyx|toml))`", README):
         assert (ROOT / name).is_file(), name
