@@ -17,7 +17,6 @@ from wsproto_fast.exceptions import (
     ConcurrencyError,
     ConnectionClosed,
     ConnectionClosedError,
-    ConnectionClosedOK,
     InvalidStatus,
     LocalProtocolError,
 )
@@ -145,29 +144,6 @@ def test_close_while_nobody_takes_what_was_received() -> None:
         assert ws.close_code == 1000
 
     run(main(), limit=6)
-
-
-def test_close_while_somebody_takes_slowly() -> None:
-    """Nothing is let go as long as something is taken now and then."""
-
-    async def many(ws: ServerConnection) -> None:
-        for i in range(200):
-            await ws.send(f"{i}" + " " * 1000)
-        await ws.wait_closed()
-
-    async def main() -> None:
-        async with pair(many) as ws:
-            await until(lambda: ws._paused)
-            closing = asyncio.ensure_future(ws.close())
-            received = []
-            with contextlib.suppress(ConnectionClosedOK):
-                while True:
-                    received.append(int(await ws.recv()))
-                    await asyncio.sleep(0.015)
-            assert received == list(range(200))
-            await closing
-
-    run(main())
 
 
 def test_server_close() -> None:
