@@ -33,12 +33,15 @@ cdef extern from "Python.h":
     bint PyUnicode_IS_COMPACT_ASCII(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
     const Py_ssize_t PY_SSIZE_T_MAX
+    ctypedef struct PyByteArrayObject:
+        Py_ssize_t ob_exports
 
 __all__ = [
     "COMPILED",
     "Accumulator",
     "build_frame",
     "frame_header",
+    "has_views",
     "new_key",
     "read_header",
     "rotate_key",
@@ -200,11 +203,19 @@ cpdef object to_str(object data, Py_ssize_t pos, Py_ssize_t n, int64_t key):
     target = <uint8_t *>PyUnicode_DATA(text)
     if _unmask(target, source, n, key):
         # Not ASCII. This object dies here: its memory served to hold the unmasked bytes.
-        try:
-            return PyUnicode_DecodeUTF8(<const char *>target, n, NULL)
-        except UnicodeDecodeError:
-            return None
+        return _decode(target, n)
     return text
+
+
+cdef object _decode(const uint8_t *source, Py_ssize_t n):
+    try:
+        return PyUnicode_DecodeUTF8(<const char *>source, n, NULL)
+    except UnicodeDecodeError:
+        return None
+
+
+cpdef bint has_views(bytearray buffer) noexcept:
+    return (<PyByteArrayObject *>buffer).ob_exports > 0
 
 
 cpdef bint utf8_valid(object data) except -1:
@@ -330,7 +341,9 @@ cdef class Accumulator:
             if need < PY_SSIZE_T_MAX - self.size:
                 need = max(need, self._capacity + self.size)
             block = old
-            if old.exports:  # somebody still holds a view: leave the old memory to it
+            # Somebody still holds a view: leave the old memory to it. Or little is copied: memory of the right size
+            # from the start comes without page faults, and realloc() does not.
+            if old.exports or need >= 4 * self.size:
                 block = Block.__new__(Block)
             try:
                 wsf_resize(&block.storage, need)

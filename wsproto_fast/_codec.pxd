@@ -7,6 +7,7 @@ cpdef (Py_ssize_t, int, int, int64_t, int64_t) read_header(object data, Py_ssize
 cpdef int64_t rotate_key(int64_t key, Py_ssize_t offset) noexcept
 cpdef bytes to_bytes(object data, Py_ssize_t pos, Py_ssize_t n, int64_t key)
 cpdef object to_str(object data, Py_ssize_t pos, Py_ssize_t n, int64_t key)
+cpdef bint has_views(bytearray buffer) noexcept
 cpdef bint utf8_valid(object data) except -1
 cpdef bytes frame_header(int first, int64_t length, int64_t key)
 cpdef bytes build_frame(int first, object payload, int64_t key)

@@ -18,6 +18,7 @@ __all__ = [
     "Accumulator",
     "build_frame",
     "frame_header",
+    "has_views",
     "new_key",
     "read_header",
     "rotate_key",
@@ -35,6 +36,8 @@ _AHEAD = 65536
 _KEYS_PER_DRAW = 1024  # one os.urandom call of 4 KiB
 
 _keys: list[int] = []
+
+_integer = int.from_bytes
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows; a child must not repeat its parent's keys
     os.register_at_fork(after_in_child=_keys.clear)
@@ -79,7 +82,7 @@ def read_header(data: bytes | bytearray, pos: int, end: int) -> tuple[int, int, 
     if have < size + 4:
         return 0, 0, 0, 0, -1
     start = pos + size
-    return size + 4, first, second, length, int.from_bytes(data[start : start + 4], "little")
+    return size + 4, first, second, length, _integer(data[start : start + 4], "little")
 
 
 def rotate_key(key: int, offset: int) -> int:
@@ -92,18 +95,40 @@ def rotate_key(key: int, offset: int) -> int:
 
 def _check_span(data: bytes | bytearray, pos: int, n: int) -> None:
     if pos < 0 or n < 0 or n > len(data) - pos:
-        raise ValueError("span outside the data")
+        raise _outside()
+
+
+def _outside() -> ValueError:
+    return ValueError("span outside the data")
+
+
+# From this size on four translations, one for each byte of the key, beat one exclusive-or of long integers, whose
+# conversions cost 2 ns a byte (1.8 against 2.3 us at 1 KiB, 1.1 against 2.6 ms at 1 MiB).
+_LONG = 800
+
+_tables: list[bytes] = []
 
 
 def _mask(payload: bytes | bytearray, key: int) -> bytes:
     n = len(payload)
-    mask = (key.to_bytes(4, "little") * (n // 4 + 1))[:n]
-    return (int.from_bytes(payload, "little") ^ int.from_bytes(mask, "little")).to_bytes(n, "little")
+    if n < _LONG:
+        words = (n + 3) >> 2
+        mask = _integer(key.to_bytes(4, "little") * words, "little")
+        return (_integer(payload, "little") ^ mask).to_bytes(4 * words, "little")[:n]
+    if not _tables:
+        _tables.extend([bytes([byte ^ of_key for byte in range(256)]) for of_key in range(256)])
+    result = bytearray(payload)
+    result[0::4] = result[0::4].translate(_tables[key & 0xFF])
+    result[1::4] = result[1::4].translate(_tables[key >> 8 & 0xFF])
+    result[2::4] = result[2::4].translate(_tables[key >> 16 & 0xFF])
+    result[3::4] = result[3::4].translate(_tables[key >> 24])
+    return bytes(result)
 
 
 def to_bytes(data: bytes | bytearray, pos: int, n: int, key: int) -> bytes:
     """``data[pos:pos+n]``, unmasked."""
-    _check_span(data, pos, n)
+    if pos < 0 or n < 0 or n > len(data) - pos:
+        raise _outside()
     span = data[pos : pos + n]
     return bytes(span) if key < 0 else _mask(span, key)
 
@@ -116,6 +141,17 @@ def to_str(data: bytes | bytearray, pos: int, n: int, key: int) -> str | None:
         return str(span if key < 0 else _mask(span, key), "utf-8")
     except UnicodeDecodeError:
         return None
+
+
+def has_views(buffer: bytearray) -> bool:
+    """Whether somebody still sees this memory, so that it must not be used for anybody else."""
+    size = len(buffer)
+    try:
+        buffer.append(0)
+    except BufferError:
+        return True
+    del buffer[size:]
+    return False
 
 
 def utf8_valid(data: bytes | bytearray) -> bool:
@@ -137,7 +173,12 @@ def frame_header(first: int, length: int, key: int) -> bytes:
 
 def build_frame(first: int, payload: str | bytes | bytearray | memoryview, key: int) -> bytes:
     """A whole frame: header, key and masked payload in one object. A ``str`` goes out as UTF-8."""
-    data = payload.encode() if isinstance(payload, str) else bytes(memoryview(payload))
+    if isinstance(payload, str):
+        data = payload.encode()
+    elif type(payload) is bytes:
+        data = payload
+    else:
+        data = bytes(memoryview(payload))
     header = frame_header(first, len(data), key)
     return header + (data if key < 0 else _mask(data, key))
 

@@ -75,7 +75,10 @@ cdef class Connection:
     cdef object _take_event(self)
     @cython.locals(messages=MessageAssembler, reader=FrameReader, first=bint)
     cdef object _data_event(self)
+    @cython.locals(reader=FrameReader)
     cdef int _advance(self) except -1
+    @cython.locals(reader=FrameReader)
+    cdef int _advance_further(self) except -1
     @cython.locals(reader=FrameReader, messages=MessageAssembler, opcode=int, payload=bytes)
     cdef int _parse(self) except -1
     @cython.locals(reader=FrameReader, messages=MessageAssembler, payload=bytes, message_open=bint)
@@ -88,7 +91,7 @@ cdef class Connection:
     cdef int _finish(self, int code, str reason, object error=*) except -1
     cdef int _fail(self, int code, str reason, object error) except -1
     cdef int _grow_close_transport(self, object action) except -1
-    cdef int _check_open(self) except -1
+    cdef object _not_open(self)
     cpdef bytes send_ping(self, object payload=*)
     cdef int _remember_ping(self, bytes payload, object sent_at) except -1
     cpdef send_pong(self, object payload=*)

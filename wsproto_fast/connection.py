@@ -364,11 +364,28 @@ class Connection:
         return Fragment(messages.kind, data, first, messages.last, not reader.in_frame)
 
     def _advance(self) -> int:
-        """Find the next thing to tell. The one place where the peer's errors are caught."""
+        """Find the next thing to tell."""
+        reader = self._reader
+        if (
+            not self._paused
+            and not reader.in_frame
+            and reader.pos != reader.end  # never so when the last event waits: then all input is discarded
+            and self._messages.take_whole(reader)
+        ):
+            self._messages_received += 1
+            return DATA
+        return self._advance_further()
+
+    def _advance_further(self) -> int:
+        """The one place where the peer's errors are caught."""
         if self._last_event is not None:
             self._event = self._last_event
             self._last_event = None
             return EVENT
+        reader = self._reader
+        if reader.pos == reader.end and self._messages.opcode == NO_MESSAGE and not self._eof:
+            reader.settle()
+            return NOTHING
         try:
             return self._parse()
         except RemoteProtocolError as error:
@@ -512,7 +529,8 @@ class Connection:
         from ``DeflateConfig.threshold`` on. Raises LocalProtocolError if the text is no valid UTF-8, if a fragmented
         message is open, and InvalidState when the connection is not open.
         """
-        self._check_open()
+        if self._state != OPEN:
+            raise self._not_open()
         self._sender.send(TEXT, data, compress)
 
     def send_binary(self, data: bytes | bytearray | memoryview, *, compress: bool | None = None) -> None:
@@ -520,12 +538,12 @@ class Connection:
 
         A large ``bytes`` object may go out by reference; anything else is copied before this returns.
         """
-        self._check_open()
+        if self._state != OPEN:
+            raise self._not_open()
         self._sender.send(BINARY, data, compress)
 
-    def _check_open(self) -> None:
-        if self._state != OPEN:
-            raise InvalidState(f"cannot send: the connection is {State(self._state).name}")
+    def _not_open(self) -> InvalidState:
+        return InvalidState(f"cannot send: the connection is {State(self._state).name}")
 
     def send_fragment(
         self, data: str | bytes | bytearray | memoryview, *, first: bool, fin: bool, text: bool | None = None
@@ -536,13 +554,15 @@ class Connection:
         for bytes, or as ``text`` says; later fragments of a text may be ``str`` or UTF-8 bytes, cut anywhere. Raises
         as ``send_text`` does, and LocalProtocolError when ``first`` does not fit.
         """
-        self._check_open()
+        if self._state != OPEN:
+            raise self._not_open()
         self._sender.send_fragment(data, first, fin, text)
 
     def send_prepared(self, prepared: PreparedMessage, *, compress: bool | None = None) -> None:
         """Send a message that was framed (and, for this connection's parameters, compressed) once for many; see
         ``send_text``. A client masks, so it gains nothing from it."""
-        self._check_open()
+        if self._state != OPEN:
+            raise self._not_open()
         if self.role == Role.CLIENT:
             self._sender.send(prepared.opcode, prepared.payload, compress)
         else:

@@ -2,10 +2,10 @@
 cimport cython
 from libc.stdint cimport int64_t
 
-from wsproto_fast._codec cimport Accumulator, to_bytes, to_str, utf8_valid
+from wsproto_fast._codec cimport Accumulator, read_header, to_bytes, to_str, utf8_valid
 from wsproto_fast.reader cimport FrameReader
 
-cdef int CHUNKS, MESSAGES, NO_MESSAGE, TEXT
+cdef int BINARY, CHUNKS, FIN, MESSAGES, NO_MESSAGE, TEXT
 cdef object _TEXT_KIND, _BINARY_KIND
 
 
@@ -14,6 +14,7 @@ cdef class MessageAssembler:
     cdef int64_t _max_size
     cdef int64_t _max_frame
     cdef int64_t _max_fragments
+    cdef int64_t _max_whole
     cdef object _deflate
     cdef bint _decode_text
     cdef int delivery
@@ -38,6 +39,8 @@ cdef class MessageAssembler:
     cdef bint last
 
     cdef int deliver(self, int delivery) except -1
+    @cython.locals(size=Py_ssize_t, first=int, second=int, n=int64_t, key=int64_t, start=Py_ssize_t, data=object)
+    cdef bint take_whole(self, FrameReader reader) except -1
     @cython.locals(length=int64_t)
     cdef int begin_frame(self, FrameReader reader) except -1
     @cython.locals(longest=int64_t)

@@ -6,8 +6,8 @@ from __future__ import annotations
 import codecs
 from typing import TYPE_CHECKING
 
-from ._codec import Accumulator, to_bytes, to_str, utf8_valid
-from .constants import CHUNKS, MESSAGES, NO_MESSAGE, TEXT, CloseCode, Opcode
+from ._codec import Accumulator, read_header, to_bytes, to_str, utf8_valid
+from .constants import BINARY, CHUNKS, FIN, MESSAGES, NO_MESSAGE, TEXT, CloseCode, Opcode
 from .exceptions import PayloadTooBig, RemoteProtocolError, TooManyFragments
 from .limits import Limits, bounded
 from .reader import FrameReader
@@ -41,6 +41,7 @@ class MessageAssembler:
         "_max_fragments",
         "_max_frame",
         "_max_size",
+        "_max_whole",
         "_view",
         "data",
         "delivery",
@@ -57,6 +58,8 @@ class MessageAssembler:
         self._max_size = bounded(limits.max_message_size)
         self._max_frame = bounded(limits.max_fragment_size)
         self._max_fragments = bounded(limits.max_fragments)
+        # of a message in one frame
+        self._max_whole = min(self._max_size, self._max_frame) if self._max_fragments > 0 else -1
         self._deflate = deflate
         self._decode_text = decode_text
         self.delivery = delivery  # of the open message
@@ -85,6 +88,32 @@ class MessageAssembler:
         self.wanted = delivery
         if delivery > self.delivery or self.opcode == NO_MESSAGE:
             self.delivery = delivery
+
+    def take_whole(self, reader: FrameReader) -> bool:
+        """Take a message that lies at the front of the input in one plain frame: nearly all do.
+
+        False, and nothing taken, if there is none; what comes instead is for ``begin_frame`` and ``read_payload``.
+        """
+        if self.opcode != NO_MESSAGE or self.wanted != MESSAGES or not self._decode_text:
+            return False
+        size, first, second, n, key = read_header(reader.data, reader.pos, reader.end)
+        start = reader.pos + size
+        if (second & 0x80) != reader.mask_bit or n < 0 or n > self._max_whole or n > reader.end - start:
+            return False
+        if first == FIN | TEXT:
+            data = to_str(reader.data, start, n, key)
+            if data is None:
+                return False
+            self.data = data
+            self.kind = _TEXT_KIND
+        elif first == FIN | BINARY:
+            self.data = to_bytes(reader.data, start, n, key)
+            self.kind = _BINARY_KIND
+        else:
+            return False
+        self.delivery = MESSAGES
+        reader.pos = start + n
+        return True
 
     def begin_frame(self, reader: FrameReader) -> None:
         """Check the header of a data frame against the open message and the limits."""

@@ -2,11 +2,13 @@
 cimport cython
 from libc.stdint cimport int64_t
 
-from wsproto_fast._codec cimport read_header, rotate_key, to_bytes
+from wsproto_fast._codec cimport has_views, read_header, rotate_key, to_bytes
 
 cdef int CONTROL, FIN, PING, PONG, RSV1
 cdef int RECEIVE_SIZE
 cdef int _VALID_OPCODES
+cdef list _spare
+cdef int _MAX_SPARE
 
 
 cdef class FrameReader:
@@ -20,7 +22,7 @@ cdef class FrameReader:
     cdef object _receive_buffer
     cdef object _view
     # rules of this connection
-    cdef int _mask_bit
+    cdef int mask_bit
     cdef int reserved_bits
     # the current frame
     cdef bint in_frame
@@ -60,3 +62,8 @@ cdef class FrameReader:
     cdef bytes take_control(self)
     @cython.locals(size=Py_ssize_t, first=int, second=int, length=int64_t, key=int64_t, start=Py_ssize_t, opcode=int)
     cdef bytes control_ahead(self, Py_ssize_t received, bint message_open, int64_t max_length)
+
+
+@cython.locals(buffer=bytearray)
+cdef bytearray _take_spare()
+cdef int _give_back(object buffer) except -1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._codec import read_header, rotate_key, to_bytes
+from ._codec import has_views, read_header, rotate_key, to_bytes
 from .constants import CONTROL, FIN, PING, PONG, RSV1, CloseCode, Role
 from .exceptions import RemoteProtocolError
 
@@ -26,7 +26,6 @@ class FrameReader:
     """
 
     __slots__ = (
-        "_mask_bit",
         "_mine",
         "_open_ahead",
         "_receive_buffer",
@@ -38,6 +37,7 @@ class FrameReader:
         "fin",
         "in_frame",
         "key",
+        "mask_bit",
         "opcode",
         "opcode_ahead",
         "pos",
@@ -56,7 +56,7 @@ class FrameReader:
         self._receive_buffer: bytearray | None = None
         self._view: memoryview | None = None
         # RFC 6455 5.1: clients mask, servers do not
-        self._mask_bit = 0x80 if role == Role.SERVER else 0
+        self.mask_bit = 0x80 if role == Role.SERVER else 0
         self.reserved_bits = 0x30 if compression else 0x70
         self.in_frame = False
         self.opcode = 0
@@ -197,7 +197,7 @@ class FrameReader:
         opcode = first & 0x0F
         return not (
             first & self.reserved_bits
-            or (second & 0x80) != self._mask_bit
+            or (second & 0x80) != self.mask_bit
             or length < 0
             or not (_VALID_OPCODES >> opcode) & 1
             or (opcode & CONTROL and (length > 125 or (first & (FIN | RSV1)) != FIN))
@@ -211,7 +211,7 @@ class FrameReader:
             reason = "reserved bits must be 0"
         elif not (_VALID_OPCODES >> opcode) & 1:
             reason = f"invalid opcode: {opcode:#x}"
-        elif (second & 0x80) != self._mask_bit:
+        elif (second & 0x80) != self.mask_bit:
             reason = "incorrect masking"
         elif length < 0:
             # RFC 6455 5.2: the minimal number of bytes must be used; the most significant bit must be 0
@@ -298,13 +298,11 @@ def _take_spare() -> bytearray:
         try:
             buffer = _spare.pop()
         except IndexError:
+            # Two more stay in the list: one that becomes empty and filled again is reallocated each time.
+            _spare.extend((bytearray(RECEIVE_SIZE), bytearray(RECEIVE_SIZE)))
             return bytearray(RECEIVE_SIZE)
-        try:
-            buffer.append(0)  # BufferError if there is a view
-        except BufferError:
-            continue
-        del buffer[RECEIVE_SIZE:]
-        return buffer
+        if not has_views(buffer):
+            return buffer
 
 
 def _give_back(buffer: bytearray) -> None:

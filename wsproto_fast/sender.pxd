@@ -25,5 +25,4 @@ cdef class MessageSender:
     @cython.locals(opcode=int, head=int, compressed=bint, payload=bytes, pending=bytes)
     cdef int send_fragment(self, object data, bint first, bint fin, object text) except -1
     cdef int send_prepared(self, object prepared, object compress) except -1
-    cdef int _check_none_open(self) except -1
     cdef bint _compresses(self, Py_ssize_t size, object compress) except -1

@@ -36,7 +36,8 @@ class MessageSender:
 
     def send(self, opcode: int, data: str | bytes | bytearray | memoryview, compress: bool | None) -> None:
         """Send a whole message."""
-        self._check_none_open()
+        if self.opcode != NO_MESSAGE:
+            raise _message_open()
         if isinstance(data, str):
             if opcode == BINARY:
                 raise TypeError("a binary message must be bytes; send_text() takes str")
@@ -66,7 +67,8 @@ class MessageSender:
         head = CONT
         compressed = self._compressed
         if first:
-            self._check_none_open()
+            if self.opcode != NO_MESSAGE:
+                raise _message_open()
             opcode = TEXT if (isinstance(data, str) if text is None else text) else BINARY
             compressed = self._deflate is not None
             # RFC 7692 6.1: RSV1 on the first frame only
@@ -76,7 +78,8 @@ class MessageSender:
         pending = b""
         if opcode == TEXT:
             payload = encode(data) if isinstance(data, str) else bytes(memoryview(data))
-            pending = _unfinished(self._pending + payload, fin)
+            if self._pending or not isinstance(data, str):  # a str has whole characters
+                pending = _unfinished(self._pending + payload, fin)
         elif isinstance(data, str):
             raise TypeError("the fragments of a binary message must be bytes")
         else:
@@ -95,7 +98,8 @@ class MessageSender:
 
     def send_prepared(self, prepared: PreparedMessage, compress: bool | None) -> None:
         """Send frames that were made once for many connections; for a server, whose frames have no mask."""
-        self._check_none_open()
+        if self.opcode != NO_MESSAGE:
+            raise _message_open()
         deflate = self._deflate
         if deflate is not None and self._compresses(len(prepared.payload), compress):
             self._writer.append(prepared.frame(deflate))
@@ -104,10 +108,6 @@ class MessageSender:
         else:
             self._writer.append(prepared.frame(None))
         self.sent += 1
-
-    def _check_none_open(self) -> None:
-        if self.opcode != NO_MESSAGE:
-            raise LocalProtocolError("a fragmented message is open: end it with send_fragment(fin=True) first")
 
     def _compresses(self, size: int, compress: bool | None) -> bool:
         if compress is None:
@@ -132,3 +132,7 @@ def _unfinished(data: bytes, fin: bool) -> bytes:
     if rest[:1] == b"\xed" and rest[1:2] >= b"\xa0":  # the decoder waits for a third byte of a surrogate
         raise LocalProtocolError("text must be valid UTF-8: it has a surrogate")
     return rest
+
+
+def _message_open() -> LocalProtocolError:
+    return LocalProtocolError("a fragmented message is open: end it with send_fragment(fin=True) first")

@@ -10,7 +10,8 @@ cdef int BY_REFERENCE, MAX_PONGS
 
 cdef class FrameWriter:
     cdef bint _masked
-    cdef list _chunks
+    cdef bytes _first
+    cdef list _more
     cdef bint _large
     # pongs among the chunks, and the one that waits outside
     cdef int _pongs
@@ -25,7 +26,7 @@ cdef class FrameWriter:
     cdef int write_close(self, bytes payload) except -1
     @cython.locals(payload=bytes)
     cdef int _flush_pong(self) except -1
-    @cython.locals(chunks=list)
+    @cython.locals(first=bytes, chunks=list, large=bint)
     cdef list take(self)
 
 

@@ -19,11 +19,12 @@ MAX_PONGS = 16
 class FrameWriter:
     """The output that nobody has taken yet."""
 
-    __slots__ = ("_chunks", "_large", "_masked", "_pong", "_pongs", "size", "taken")
+    __slots__ = ("_first", "_large", "_masked", "_more", "_pong", "_pongs", "size", "taken")
 
     def __init__(self, role: Role) -> None:
         self._masked = role == Role.CLIENT  # RFC 6455 5.1
-        self._chunks: list[bytes] = []
+        self._first: bytes | None = None  # often the only one: it needs no list
+        self._more: list[bytes] = []
         self._large = False
         self._pongs = 0
         self._pong: bytes | None = None
@@ -34,12 +35,13 @@ class FrameWriter:
         """Queue a frame with this first byte."""
         if self._masked:
             frame = build_frame(first, payload, new_key())
+        elif len(payload) < BY_REFERENCE:
+            frame = build_frame(first, payload, -1)
         else:
-            if isinstance(payload, str) and len(payload) >= BY_REFERENCE:
+            if isinstance(payload, str):
                 payload = payload.encode()
-            if type(payload) is bytes and len(payload) >= BY_REFERENCE:
-                frame = frame_header(first, len(payload), -1)
-                self.append(frame)
+            if type(payload) is bytes:
+                self.append(frame_header(first, len(payload), -1))
                 frame = payload
             else:
                 frame = build_frame(first, payload, -1)
@@ -49,7 +51,10 @@ class FrameWriter:
         """Queue bytes that are a frame already, or a part of one."""
         if len(frame) >= BY_REFERENCE:
             self._large = True
-        self._chunks.append(frame)
+        if self._first is None:
+            self._first = frame
+        else:
+            self._more.append(frame)
         self.size += len(frame)
 
     def write_pong(self, payload: bytes) -> None:
@@ -73,19 +78,22 @@ class FrameWriter:
 
     def take(self) -> list[bytes]:
         """All output, small frames joined. The writer is empty then."""
-        self._flush_pong()
-        chunks = self._chunks
-        self._chunks = []
+        if self._pong is not None:
+            self._flush_pong()
+        first = self._first
+        if first is None:
+            return []
+        self._first = None
         self._pongs = 0
         self.taken += self.size
         self.size = 0
-        if len(chunks) < 2:
-            self._large = False
-            return chunks
-        if not self._large:
-            return [b"".join(chunks)]
+        large = self._large
         self._large = False
-        return _join_small(chunks)
+        if not self._more:
+            return [first]
+        chunks = [first, *self._more]
+        self._more = []
+        return _join_small(chunks) if large else [b"".join(chunks)]
 
 
 def _join_small(chunks: list[bytes]) -> list[bytes]:
