@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,9 +71,13 @@ class Keepalive:
     ping_interval: float | None = 20.0
     #: Silence after a ping that ends the connection with 1011.
     ping_timeout: float | None = 20.0
+    #: Called for each heartbeat: ``bytes`` are the payload of its Ping (at most 125, and new each time); a ``str`` is
+    #: sent as a text message in its place, for peers that answer to their own kind. ``None``: four random bytes.
+    payload: Callable[[], str | bytes] | None = None
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
+        for name in ("ping_interval", "ping_timeout"):
+            value = getattr(self, name)
             _check(value is None or value > 0, f"{name} must be positive; None switches it off")
 
 

@@ -14,7 +14,7 @@ from ..constants import CloseTransport
 from ..events import Event
 from ..exceptions import InvalidState
 from . import _compat
-from ._settings import Settings
+from .._settings import Settings
 
 __all__ = ["Link"]
 

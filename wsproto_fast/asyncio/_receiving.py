@@ -14,7 +14,7 @@ from ..constants import CloseCode
 from ..events import Closed, Event, Fragment, Pong
 from ..exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK
 from ._link import Link
-from ._settings import Settings
+from .._settings import Settings
 
 __all__ = ["Receiver"]
 

@@ -21,7 +21,7 @@ from ..http11 import HeadersLike
 from ..limits import Limits
 from ..uri import parse_uri
 from . import _compat
-from ._settings import (
+from .._settings import (
     CLOSE_TIMEOUT,
     MAX_SIZE,
     OPEN_TIMEOUT,

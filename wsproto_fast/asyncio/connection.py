@@ -20,7 +20,7 @@ from ..http11 import Request, Response
 from ..prepared import PreparedMessage
 from ._receiving import Receiver
 from ._sending import BytesLike, DataLike, Message, each, kind_of, to_bytes
-from ._settings import Settings
+from .._settings import Settings
 
 __all__ = ["Connection"]
 

@@ -20,7 +20,7 @@ from ..exceptions import ConnectionClosed
 from ..handshake import ServerHandshake
 from ..http11 import Request, Response
 from ..limits import Limits
-from ._settings import (
+from .._settings import (
     CLOSE_TIMEOUT,
     MAX_SIZE,
     OPEN_TIMEOUT,
