@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).resolve().parent.parent / "wsproto_fast"
 
 LAYERS = {
-    **dict.fromkeys(("constants", "exceptions", "limits", "backoff", "uri"), 0),
-    **dict.fromkeys(("events", "_codec", "http11", "clock", "_settings"), 1),
+    **dict.fromkeys(("constants", "exceptions", "limits", "backoff", "observer", "uri"), 0),
+    **dict.fromkeys(("events", "_codec", "http11", "clock", "_payloads", "_settings"), 1),
     **dict.fromkeys(("reader", "writer", "deflate", "control", "_headers"), 2),
     **dict.fromkeys(("messages", "sender", "handshake", "prepared"), 3),
     "connection": 4,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ._codec import COMPILED, simd_level
 from .connection import Connection, Stats
-from .constants import Close, CloseCode, CloseTransport, Opcode, Role, State
+from .constants import Close, CloseCode, CloseTransport, Opcode, Role, SendStatus, State
 from .deflate import DeflateParameters, PerMessageDeflate
 from .events import Closed, CloseReceived, Event, Fragment, Message, Ping, Pong
 from .exceptions import (
@@ -104,6 +104,7 @@ __all__ = [
     "Response",
     "Role",
     "SecurityError",
+    "SendStatus",
     "ServerHandshake",
     "State",
     "Stats",

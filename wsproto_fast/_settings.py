@@ -99,10 +99,12 @@ class JSONCodec:
     __slots__ = ("dumps", "loads", "raw")
 
     def __init__(self, codec: Any) -> None:
-        self.dumps: Callable[[Any], str | bytes] | None = getattr(codec, "dumps", None) or getattr(codec, "encode", None)
-        self.loads: Callable[[Any], Any] | None = getattr(codec, "loads", None) or getattr(codec, "decode", None)
-        if self.dumps is None or self.loads is None:
+        dumps = getattr(codec, "dumps", None) or getattr(codec, "encode", None)
+        loads = getattr(codec, "loads", None) or getattr(codec, "decode", None)
+        if dumps is None or loads is None:
             raise TypeError(f"a JSON codec has dumps() and loads(), or encode() and decode(); {codec!r} has not")
+        self.dumps: Callable[[Any], str | bytes] = dumps
+        self.loads: Callable[[Any], Any] = loads
         self.raw = not isinstance(self.dumps([]), str)
 
 
@@ -150,13 +152,15 @@ class Settings:
         high, low = max_queue if isinstance(max_queue, tuple) else (max_queue, None)
         if (high is not None and high < 0) or (low is not None and low < 0):
             raise ValueError("max_queue must not be negative; None lifts it")
+        if max_queue_bytes is not None and max_queue_bytes < 0:
+            raise ValueError("max_queue_bytes must not be negative; None lifts it")
         #: Messages wait in the receive queue until there are this many, and are let in again at ``queue_low``.
-        self.queue_high = None if high is None else max(high, 1)
-        self.queue_low = (high or 0) // 4 if low is None else low
-        if self.queue_high is not None:
-            self.queue_low = min(self.queue_low, self.queue_high - 1)
+        self.queue_high = max(bounded(high), 1)
+        self.queue_low = min(self.queue_high // 4 if low is None else low, self.queue_high - 1)
+        if high is None and max_queue_bytes == MAX_QUEUE_BYTES:
+            max_queue_bytes = None  # websockets' way to say: no flow control
         #: ... or until they are this large together.
-        self.queue_bytes = bounded(max_queue_bytes)
+        self.queue_bytes = max(bounded(max_queue_bytes), 1)
         self.write_high, self.write_low = write_limit if isinstance(write_limit, tuple) else (write_limit, None)
         if inspect.iscoroutinefunction(on_message):
             raise TypeError("on_message must be a plain function; use a handler, or connection.recv(), to await")

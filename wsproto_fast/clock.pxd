@@ -35,5 +35,6 @@ cdef class Clock:
     @cython.locals(late=double, timeout=double)
     cdef bint peer_lost(self, double now, bint reading_stopped) except -1
     cdef bint ping_due(self, double now, bint reading_stopped) except -1
+    cdef object heartbeat(self)
     @cython.locals(due=bint)
     cdef bint contexts_idle(self, double now) except -1

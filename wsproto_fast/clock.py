@@ -147,6 +147,11 @@ class Clock:
             self._pong_by = now + keepalive.ping_timeout
         return True
 
+    def heartbeat(self) -> str | bytes | None:
+        """What our user wants to be sent now (``Keepalive.payload``); None: a Ping of our own."""
+        keepalive = self._keepalive
+        return None if keepalive is None or keepalive.payload is None else keepalive.payload()
+
     def contexts_idle(self, now: float) -> bool:
         """Whether it is time to look for compression contexts that were not used for a whole period."""
         if self._idle_release is None:

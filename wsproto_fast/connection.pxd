@@ -13,6 +13,7 @@ from wsproto_fast.writer cimport FrameWriter
 cdef int BINARY, CONTROL, FIN, MESSAGES, NO_MESSAGE, PING, PONG, TEXT
 cdef int NOTHING, DATA, EVENT
 cdef int OPEN, CLOSING, CLOSED
+cdef int MESSAGE_COST, NO_BUDGET
 
 
 cdef class Connection:
@@ -68,8 +69,8 @@ cdef class Connection:
     cpdef next_event(self)
     @cython.locals(result=list)
     cpdef list events(self)
-    @cython.locals(found=int, messages=MessageAssembler, data=object)
-    cpdef dispatch(self, object on_message, object on_event)
+    @cython.locals(found=int, messages=MessageAssembler, data=object, remaining=int64_t)
+    cpdef dispatch(self, object on_message, object on_event, int64_t budget=*)
     cpdef pause(self)
     cpdef resume(self)
     cdef object _take_event(self)
@@ -102,6 +103,7 @@ cdef class Connection:
     cpdef next_deadline(self)
     @cython.locals(clock=Clock)
     cpdef handle_timeout(self, double now)
+    cdef int _send_heartbeat(self, double now) except -1
     cdef int _lose_peer(self) except -1
     @cython.locals(sender=MessageSender, messages=MessageAssembler)
     cdef int _release_contexts(self) except -1

@@ -14,7 +14,9 @@ from .constants import (
     CONTROL,
     FIN,
     FRAMES,
+    MESSAGE_COST,
     MESSAGES,
+    NO_BUDGET,
     NO_MESSAGE,
     PING,
     PONG,
@@ -22,6 +24,7 @@ from .constants import (
     Close,
     CloseCode,
     CloseTransport,
+    Opcode,
     Role,
     State,
 )
@@ -186,6 +189,11 @@ class Connection:
         return State(self._state)
 
     @property
+    def is_open(self) -> bool:
+        """Whether messages can be sent: ``state is State.OPEN``, sooner said."""
+        return self._state == OPEN
+
+    @property
     def delivery(self) -> str:
         """"message", "frame" or "chunk"; a finer one takes effect at once, a coarser one with the next message."""
         return next(name for name, mode in _DELIVERY.items() if mode == self._messages.wanted)
@@ -195,6 +203,20 @@ class Connection:
         if delivery not in _DELIVERY:
             raise ValueError(f"delivery must be one of {', '.join(_DELIVERY)}")
         self._messages.deliver(_DELIVERY[delivery])
+
+    @property
+    def decode_text(self) -> bool:
+        """Whether text is told as ``str``, else as its UTF-8 ``bytes``; may be set, for the next message."""
+        return self._messages.decode_text
+
+    @decode_text.setter
+    def decode_text(self, decode_text: bool) -> None:
+        self._messages.decode_text = decode_text
+
+    @property
+    def message_opcode(self) -> Opcode:
+        """TEXT or BINARY: what the message told last was."""
+        return self._messages.kind
 
     def closed_exception(self) -> ConnectionClosed:
         """A new exception that tells how the connection ended, caused by ``close_error``: ConnectionClosedOK if both
@@ -317,18 +339,30 @@ class Connection:
             event = self.next_event()
         return result
 
-    def dispatch(self, on_message: Callable[[str | bytes], object], on_event: Callable[[Event], object]) -> None:
+    def dispatch(
+        self,
+        on_message: Callable[[str | bytes], object],
+        on_event: Callable[[Event], object],
+        budget: int = NO_BUDGET,
+    ) -> None:
         """Call ``on_message(data)`` for each message and ``on_event(event)`` for any other event that is there.
 
         The callbacks may call any method. What they raise goes to the caller; what was told is not told again.
+        ``budget`` makes it ``pause`` after so many bytes of messages, where each counts 100 more: a read full of tiny
+        or highly compressed messages must not keep everything else waiting.
         """
         messages = self._messages
+        remaining = budget
         while True:
             found = self._advance()
             if found == DATA:
                 if messages.delivery == MESSAGES:
                     data = messages.data
                     messages.data = b""
+                    if budget != NO_BUDGET:
+                        remaining -= len(data) + MESSAGE_COST
+                        if remaining < 0:
+                            self._paused = True
                     on_message(data)
                 else:
                     on_event(self._data_event())
@@ -345,6 +379,11 @@ class Connection:
     def resume(self) -> None:
         """Go on after ``pause``; ask for events then."""
         self._paused = False
+
+    @property
+    def paused(self) -> bool:
+        """Whether messages are held back by ``pause``, or by the ``budget`` of ``dispatch``."""
+        return self._paused
 
     def _take_event(self) -> Event:
         event = self._event
@@ -546,17 +585,24 @@ class Connection:
         return InvalidState(f"cannot send: the connection is {State(self._state).name}")
 
     def send_fragment(
-        self, data: str | bytes | bytearray | memoryview, *, first: bool, fin: bool, text: bool | None = None
+        self,
+        data: str | bytes | bytearray | memoryview,
+        *,
+        first: bool,
+        fin: bool,
+        text: bool | None = None,
+        compress: bool | None = None,
     ) -> None:
         """Send one frame of a fragmented message (RFC 6455 5.4).
 
         ``first`` begins a message and ``fin`` ends it. The first fragment decides its type: text for ``str``, binary
-        for bytes, or as ``text`` says; later fragments of a text may be ``str`` or UTF-8 bytes, cut anywhere. Raises
-        as ``send_text`` does, and LocalProtocolError when ``first`` does not fit.
+        for bytes, or as ``text`` says; later fragments of a text may be ``str`` or UTF-8 bytes, cut anywhere. It is
+        compressed where that was negotiated, unless ``compress=False`` comes with the first. Raises as ``send_text``
+        does, and LocalProtocolError when ``first`` does not fit.
         """
         if self._state != OPEN:
             raise self._not_open()
-        self._sender.send_fragment(data, first, fin, text)
+        self._sender.send_fragment(data, first, fin, text, compress)
 
     def send_prepared(self, prepared: PreparedMessage, *, compress: bool | None = None) -> None:
         """Send a message that was framed (and, for this connection's parameters, compressed) once for many; see
@@ -636,6 +682,11 @@ class Connection:
         """Whether ``data_to_send`` has something."""
         return self._writer.size != 0
 
+    @property
+    def output_size(self) -> int:
+        """How many bytes wait in ``data_to_send``."""
+        return self._writer.size
+
     # -- time ------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
@@ -663,12 +714,19 @@ class Connection:
             elif clock.peer_lost(now, self.read_ahead_full):
                 self._lose_peer()
             elif clock.ping_due(now, self.read_ahead_full):
-                if self._pings:
-                    self._pings.pop(self._keepalive_ping, None)  # a peer that never answers must not cost memory
-                self._keepalive_ping = self.send_ping()
-                self._remember_ping(self._keepalive_ping, now)
+                self._send_heartbeat(now)
         if clock.contexts_idle(now):
             self._release_contexts()
+
+    def _send_heartbeat(self, now: float) -> None:
+        if self._pings:
+            self._pings.pop(self._keepalive_ping, None)  # a peer that never answers must not cost memory
+        payload = self._clock.heartbeat()
+        if isinstance(payload, str) and self._sender.opcode == NO_MESSAGE:
+            self.send_text(payload)
+        else:  # amid a fragmented message too: control frames may go between its frames (RFC 6455 5.4)
+            self._keepalive_ping = self.send_ping(None if isinstance(payload, str) else payload)
+            self._remember_ping(self._keepalive_ping, now)
 
     def _lose_peer(self) -> None:
         """End a connection whose peer is silent; what it sent before is still delivered."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-__all__ = ["Close", "CloseCode", "CloseTransport", "Opcode", "Role", "State"]
+__all__ = ["Close", "CloseCode", "CloseTransport", "Opcode", "Role", "SendStatus", "State"]
 
 
 class Opcode(enum.IntEnum):
@@ -64,6 +64,14 @@ class CloseTransport(enum.IntEnum):
     ABORT = 3  # drop it at once, without waiting for unsent output
 
 
+class SendStatus(enum.IntEnum):
+    """What became of a message that ``try_send`` was given. FULL is false."""
+
+    FULL = 0  # not taken: the peer does not read what was sent before, or a fragmented message is under way
+    QUEUED = 1  # taken; it waits for the transport
+    SENT = 2  # handed to the operating system
+
+
 # Plain integers for the engine's inner loops; the compiled modules keep them in C variables.
 NO_MESSAGE = 0
 CONT = int(Opcode.CONT)
@@ -80,6 +88,10 @@ RSV1 = 0x40
 MESSAGES = 0
 FRAMES = 1
 CHUNKS = 2
+
+# What dispatch() counts for a message beside its bytes; and no budget at all.
+MESSAGE_COST = 100
+NO_BUDGET = -1
 
 _CLOSE_CODE_WORDS = {
     CloseCode.NORMAL_CLOSURE: "OK",

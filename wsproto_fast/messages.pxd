@@ -16,11 +16,12 @@ cdef class MessageAssembler:
     cdef int64_t _max_fragments
     cdef int64_t _max_whole
     cdef object _deflate
-    cdef bint _decode_text
-    cdef int delivery
+    cdef bint decode_text
     cdef int wanted
     # the message that is open
     cdef int opcode
+    cdef int delivery
+    cdef bint _decode_text
     cdef int64_t size
     cdef bint _compressed
     cdef bint _begun
@@ -53,7 +54,6 @@ cdef class MessageAssembler:
     @cython.locals(n=Py_ssize_t, text=object)
     cdef bint read_payload(self, FrameReader reader) except -1
     cdef bint read_rest(self, FrameReader reader) except -1
-    cdef bytes _checked(self, FrameReader reader, Py_ssize_t n)
     @cython.locals(accumulator=Accumulator, valid=bint, piece=bytes, data=bytes)
     cdef int _read_piece(self, FrameReader reader, Py_ssize_t n) except -1
     cdef bytes _inflate(self, bytes piece, bint fin)
@@ -67,3 +67,4 @@ cdef class MessageAssembler:
 
 
 cdef int64_t _slack(int64_t size) noexcept
+cdef object _checked(object data, Py_ssize_t start, Py_ssize_t n, int64_t key)

@@ -44,6 +44,7 @@ class MessageAssembler:
         "_max_whole",
         "_view",
         "data",
+        "decode_text",
         "delivery",
         "first",
         "inflated",
@@ -61,9 +62,11 @@ class MessageAssembler:
         # of a message in one frame
         self._max_whole = min(self._max_size, self._max_frame) if self._max_fragments > 0 else -1
         self._deflate = deflate
+        # of the open message, and what is wanted of the next one
+        self.delivery = delivery
+        self.wanted = delivery
         self._decode_text = decode_text
-        self.delivery = delivery  # of the open message
-        self.wanted = delivery  # of the next one
+        self.decode_text = decode_text
         # the message that is open
         self.opcode: int = NO_MESSAGE
         self.size = 0  # bytes after inflate
@@ -94,14 +97,18 @@ class MessageAssembler:
 
         False, and nothing taken, if there is none; what comes instead is for ``begin_frame`` and ``read_payload``.
         """
-        if self.opcode != NO_MESSAGE or self.wanted != MESSAGES or not self._decode_text:
+        if self.opcode != NO_MESSAGE or self.wanted != MESSAGES:
             return False
         size, first, second, n, key = read_header(reader.data, reader.pos, reader.end)
         start = reader.pos + size
+        data: str | bytes | None
         if (second & 0x80) != reader.mask_bit or n < 0 or n > self._max_whole or n > reader.end - start:
             return False
         if first == FIN | TEXT:
-            data = to_str(reader.data, start, n, key)
+            if self.decode_text:
+                data = to_str(reader.data, start, n, key)
+            else:
+                data = _checked(reader.data, start, n, key)
             if data is None:
                 return False
             self.data = data
@@ -123,6 +130,7 @@ class MessageAssembler:
                 raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, "expected a continuation frame")
             self.opcode = reader.opcode
             self.delivery = self.wanted
+            self._decode_text = self.decode_text
             self._compressed = reader.rsv1
             self._begun = False
             self.size = 0
@@ -176,7 +184,11 @@ class MessageAssembler:
             # RFC 6455 8.1: text that is not UTF-8 fails the connection
             if self.opcode == TEXT:
                 self.kind = _TEXT_KIND
-                text = to_str(reader.data, reader.pos, n, reader.key) if self._decode_text else self._checked(reader, n)
+                text: str | bytes | None
+                if self._decode_text:
+                    text = to_str(reader.data, reader.pos, n, reader.key)
+                else:
+                    text = _checked(reader.data, reader.pos, n, reader.key)
                 if text is None:
                     raise _invalid_text()
                 self.data = text
@@ -194,10 +206,6 @@ class MessageAssembler:
             return False
         self._deliver(reader)
         return True
-
-    def _checked(self, reader: FrameReader, n: int) -> bytes | None:
-        text = to_bytes(reader.data, reader.pos, n, reader.key)
-        return text if utf8_valid(text) else None
 
     def read_rest(self, reader: FrameReader) -> bool:
         """When no more bytes are there: deliver what was collected before ``deliver`` made the delivery finer."""
@@ -306,6 +314,12 @@ class MessageAssembler:
 def _slack(size: int) -> int:
     """By how much deflate may lengthen what it cannot compress."""
     return (size >> 3) + 1024
+
+
+def _checked(data: bytes | bytearray, start: int, n: int, key: int) -> bytes | None:
+    """``to_str`` for who wants UTF-8 instead."""
+    text = to_bytes(data, start, n, key)
+    return text if utf8_valid(text) else None
 
 
 def _invalid_text() -> RemoteProtocolError:

@@ -23,6 +23,6 @@ cdef class MessageSender:
     @cython.locals(head=int)
     cdef int send(self, int opcode, object data, object compress) except -1
     @cython.locals(opcode=int, head=int, compressed=bint, payload=bytes, pending=bytes)
-    cdef int send_fragment(self, object data, bint first, bint fin, object text) except -1
+    cdef int send_fragment(self, object data, bint first, bint fin, object text, object compress) except -1
     cdef int send_prepared(self, object prepared, object compress) except -1
     cdef bint _compresses(self, Py_ssize_t size, object compress) except -1

@@ -60,7 +60,12 @@ class MessageSender:
         self.sent += 1
 
     def send_fragment(
-        self, data: str | bytes | bytearray | memoryview, first: bool, fin: bool, text: bool | None
+        self,
+        data: str | bytes | bytearray | memoryview,
+        first: bool,
+        fin: bool,
+        text: bool | None,
+        compress: bool | None,
     ) -> None:
         """Send one frame of a fragmented message (RFC 6455 5.4)."""
         opcode = self.opcode
@@ -70,7 +75,7 @@ class MessageSender:
             if self.opcode != NO_MESSAGE:
                 raise _message_open()
             opcode = TEXT if (isinstance(data, str) if text is None else text) else BINARY
-            compressed = self._deflate is not None
+            compressed = self._deflate is not None and compress is not False
             # RFC 7692 6.1: RSV1 on the first frame only
             head = opcode | RSV1 if compressed else opcode
         elif opcode == NO_MESSAGE:

@@ -190,7 +190,7 @@ def test_half_close_of_a_connection_that_is_reset() -> None:
         connection.eof_received()
         assert transport.calls[-1] == "close"
         connection.connection_lost(None)
-        assert connection._timer is None
+        assert connection._entry is None
 
     run(main())
 

@@ -1,4 +1,4 @@
-"""Between an asyncio transport and an engine: feed, pump, flush, and one timer.
+"""Between an asyncio transport and an engine: feed, pump, flush, and the time.
 
 Knows bytes, flow control and the end of the transport; knows no messages and no protocol.
 """
@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from .._settings import Settings
 from ..connection import Connection as Engine
-from ..constants import CloseTransport
+from ..constants import NO_BUDGET, CloseTransport
 from ..events import Event
 from ..exceptions import InvalidState
 from . import _compat
-from .._settings import Settings
+from ._scheduler import Entry, scheduler_of
 
 __all__ = ["Link"]
 
 #: Handed to the transport while there is no engine yet, or while it takes no more. One head is at most 64 KiB.
 _SCRATCH_SIZE = 2**14
-#: Output that may wait for the end of the loop turn so that replies leave together.
+#: Output that may wait for the end of a turn of the loop, or of a block of ``cork``, so that messages leave together.
 _CORK_SIZE = 2**16
 
 
@@ -33,22 +35,35 @@ class Link(asyncio.BufferedProtocol):
     transport: asyncio.Transport
     _engine: Engine
 
+    # Ten thousand idle connections: each name in a dict would cost five times as much. Users have one of their own.
+    __slots__ = (
+        *("__dict__", "__weakref__", "transport", "_engine", "_settings", "_loop", "_scheduler", "_opened"),
+        *("_scratch", "_spill", "_eof", "_reading_paused", "_write_paused", "_drain_waiters", "_corks"),
+        *("_flush_is_due", "_pumping", "_budget", "_sink", "_entry", "_deadline", "_close_transport"),
+        *("_half_closed", "_transport_error", "_lost"),
+    )
+
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
+        self._scheduler = scheduler_of(self._loop)
         self._opened = False
         #: The memory that the transport fills now, when it is not the engine's.
         self._scratch: bytearray | None = None
         #: Bytes that came although reading was paused; some TLS transports do that.
-        self._spill = bytearray()
+        self._spill = b""
         self._eof = False
         self._reading_paused = False
         self._write_paused = False
-        self._drain_waiters: dict[asyncio.Future[None], None] = {}
-        #: Payload bytes given to the engine whose frames the transport does not have yet.
-        self._waiting = 0
-        self._corked = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._drain_waiters: dict[asyncio.Future[None], None] | None = None
+        #: Blocks of ``cork`` that are open; output waits for the end of the turn; the engine is delivering.
+        self._corks = 0
+        self._flush_is_due = False
+        self._pumping = False
+        #: Who is called for each message if not ``_on_message``, and how many bytes of them before others get a turn.
+        self._sink: Callable[[str | bytes], object] | None = None
+        self._budget = NO_BUDGET
+        self._entry: Entry | None = None
         self._deadline: float | None = None
         self._close_transport = CloseTransport.KEEP
         self._half_closed = False
@@ -77,6 +92,14 @@ class Link(asyncio.BufferedProtocol):
         raise NotImplementedError
 
     def _on_event(self, event: Event) -> None:
+        raise NotImplementedError
+
+    def _on_budget_spent(self) -> None:
+        """Messages are held back until ``_resume_input``: others must get a turn, or output waits."""
+        raise NotImplementedError
+
+    def _on_failure(self, exc: Exception) -> None:
+        """``_on_message`` or ``_on_event`` raised this: something of our user's did."""
         raise NotImplementedError
 
     def _on_end(self) -> None:
@@ -121,8 +144,11 @@ class Link(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport_error = exc
+        self._write_paused = False
         self._lost.set_result(None)
-        self._rearm(None)
+        if self._entry is not None:
+            self._scheduler.cancel(self._entry)
+            self._entry = None
         if self._opened:
             self._eof = True
             self._feed_spill()
@@ -133,8 +159,8 @@ class Link(asyncio.BufferedProtocol):
 
     def _feed_spill(self) -> None:
         if self._spill and not self._engine.read_ahead_full:
-            self._engine.receive_data(bytes(self._spill))
-            self._spill.clear()
+            self._engine.receive_data(self._spill)
+            self._spill = b""
         if self._eof and not self._spill:
             self._engine.receive_eof()
 
@@ -144,13 +170,23 @@ class Link(asyncio.BufferedProtocol):
         """The opening handshake is over; ``engine`` has been given what followed it."""
         self._engine = engine
         self._opened = True
-        engine.handle_timeout(self._loop.time())
-        self._pump()
+        self._tell_time(self._loop.time())
 
     def _pump(self) -> None:
         """Deliver what the engine has received, then do what follows from it."""
-        self._engine.dispatch(self._on_message, self._on_event)
+        if self._pumping:
+            return  # a callback asks for it; whoever called it goes on
+        self._pumping = True
+        try:
+            self._engine.dispatch(self._sink or self._on_message, self._on_event, self._budget)
+        except Exception as exc:
+            self._on_failure(exc)
+            self._engine.dispatch(self._on_message, self._on_event)
+        finally:
+            self._pumping = False
         self._settle()
+        if self._budget != NO_BUDGET and self._engine.paused:
+            self._on_budget_spent()
 
     def _settle(self) -> None:
         """Do what the engine asks for: write, end the transport, read or not, look at the clock."""
@@ -190,34 +226,53 @@ class Link(asyncio.BufferedProtocol):
         if not self._write_paused:
             self._write()
 
-    def _flush_send(self, size: int) -> None:
-        """Write what a send of ``size`` bytes has added: at once, unless more received messages wait.
+    def _flush_send(self) -> None:
+        """Write what was just sent: at once, unless more is likely to follow that can leave with it.
 
-        Then their replies leave together: when the last one is there, or at the end of this turn of the loop.
+        Replies to messages of one read leave together, when the last one is there or at the end of this turn of the
+        loop; so does what a block of ``cork`` or a callback sends.
         """
-        if self._more_received() and self._waiting + size < _CORK_SIZE and not self._write_paused:
-            self._waiting += size
-            if not self._corked:
-                self._corked = True
-                self._loop.call_soon(self._uncork)
-        else:
-            self._waiting += size
-            self._settle()
+        if self._engine.output_size < _CORK_SIZE:
+            if self._corks or self._pumping:
+                return
+            if self._more_received():
+                self._flush_later()
+                return
+        self._settle()
+
+    def _flush_later(self) -> None:
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            self._scheduler.at_turn_end(self)
 
     def _more_received(self) -> bool:
         raise NotImplementedError
 
-    def _uncork(self) -> None:
-        self._corked = False
+    def _on_turn_end(self) -> None:
+        self._flush_is_due = False
         self._settle()
 
-    def _backlog(self) -> int:
-        """How many bytes that were sent are not written, about."""
-        return self._waiting + self.transport.get_write_buffer_size()
+    @contextlib.contextmanager
+    def cork(self) -> Iterator[None]:
+        """Messages sent within ``with connection.cork():`` leave together at its end, or when they reach 64 KiB."""
+        self._corks += 1
+        try:
+            yield
+        finally:
+            self._corks -= 1
+            if self._opened and not self._corks:
+                self._settle()
+
+    @property
+    def buffered_amount(self) -> int:
+        """How many bytes were accepted for sending, framed and perhaps compressed, that the operating system does not
+        have yet."""
+        if not self._opened:
+            return 0
+        return self._engine.output_size + self.transport.get_write_buffer_size()
 
     def _write(self) -> None:
         chunks = self._engine.data_to_send()
-        self._waiting = 0
         if not chunks or self._half_closed or self.transport.is_closing():
             return
         if len(chunks) == 1:
@@ -234,11 +289,18 @@ class Link(asyncio.BufferedProtocol):
         self._write_paused = False
         if self._opened:
             self._settle()
+        if not self._write_paused:
+            self._on_writable()
+
+    def _on_writable(self) -> None:
+        """The transport has fallen under its low mark."""
         self._wake_senders()
 
     async def _writable(self) -> None:
         """Wait while the transport is over its high mark and not yet lost."""
         while self._write_paused and not self._lost.done():
+            if self._drain_waiters is None:
+                self._drain_waiters = {}
             waiter = self._loop.create_future()
             self._drain_waiters[waiter] = None
             try:
@@ -247,7 +309,7 @@ class Link(asyncio.BufferedProtocol):
                 del self._drain_waiters[waiter]
 
     def _wake_senders(self) -> None:
-        for waiter in self._drain_waiters:
+        for waiter in self._drain_waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
 
@@ -275,22 +337,25 @@ class Link(asyncio.BufferedProtocol):
             with contextlib.suppress(OSError):
                 self.transport.write_eof()
 
-    # The timer
+    # The time
 
     def _rearm(self, deadline: float | None) -> None:
+        """Tell the engine the time at its deadline. An earlier entry of ours stays: the deadline is looked at then."""
         self._deadline = deadline
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         if deadline is None or self._lost.done():
             return
         if deadline <= self._loop.time():
-            self._on_timer()  # comes back here with the next deadline
-        else:
-            self._timer = self._loop.call_at(deadline, self._on_timer)
+            self._tell_time(self._loop.time())
+        elif self._entry is None or self._entry[0] > deadline:
+            if self._entry is not None:
+                self._scheduler.cancel(self._entry)
+            self._entry = self._scheduler.call_at(deadline, self)
 
-    def _on_timer(self) -> None:
-        self._timer = None
-        # The loop may be early by the resolution of its clock.
-        self._engine.handle_timeout(max(self._loop.time(), self._deadline or 0.0))
+    def _on_timer(self, now: float) -> None:
+        self._entry = None
+        self._tell_time(now)
+
+    def _tell_time(self, now: float) -> None:
+        self._deadline = None  # looked at anew by _settle()
+        self._engine.handle_timeout(now)
         self._pump()

@@ -1,34 +1,46 @@
-"""The receive queue: messages from the engine to the task that asks for them, and when to stop the peer.
+"""The receiving half of a connection: messages from the engine to the task that asks for them, or to a callback.
 
-Knows messages and who waits for one; knows no bytes of the transport and no protocol.
+Knows messages, who waits for one and when to stop the peer; knows no bytes of the transport and no protocol.
 """
 
 from __future__ import annotations
 
 import asyncio
 import collections
+import functools
 from collections.abc import AsyncIterator
 from typing import Any, Literal, overload
 
-from ..constants import CloseCode
-from ..events import Closed, Event, Fragment, Pong
+from .._settings import Settings
+from ..constants import MESSAGE_COST, NO_BUDGET, CloseCode, Opcode
+from ..events import Closed, Event, Fragment, Message, Pong
 from ..exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK
 from ._link import Link
-from .._settings import Settings
 
 __all__ = ["Receiver"]
 
-#: What one task may take before others get a turn, in bytes; and what a message counts beside its bytes. Under 1 ms.
+#: What one task or callback may take before others get a turn, in bytes; each message counts ``MESSAGE_COST`` more.
+#: Under 1 ms.
 _TURN = 2**16
-_MESSAGE_COST = 100
+
+#: A message as ``recv`` gives it, a frame that ``recv_streaming`` asked for, or a text that ``recv_json`` wants as bytes.
+_Item = str | bytes | Fragment | Message
+
+#: The queue of a connection that never had a message to keep: a deque takes 760 bytes.
+_EMPTY: collections.deque[_Item] = collections.deque()
 
 
 class Receiver(Link):
     """The receiving half of a connection."""
 
+    __slots__ = (
+        *("_queue", "_queue_bytes", "_taken", "_paused", "_abandoned", "_getter", "_streaming", "_ended"),
+        *("_raw", "_turn_is_due"),
+    )
+
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._queue: collections.deque[str | bytes | Fragment] = collections.deque()
+        self._queue = _EMPTY
         self._queue_bytes = 0
         #: How much was taken since another task could run.
         self._taken = 0
@@ -38,8 +50,15 @@ class Receiver(Link):
         self._getter: asyncio.Future[None] | None = None
         #: recv_streaming is in the middle of a message, or waits for one.
         self._streaming = False
-        #: All that was received has been delivered into the queue, or the transport is gone.
+        #: All that was received has been delivered, or the transport is gone.
         self._ended = False
+        #: Texts are wanted as bytes, for ``recv_json``.
+        self._raw = False
+        #: The callback goes on in the next turn of the loop.
+        self._turn_is_due = False
+        if settings.on_message is not None:
+            self._sink = functools.partial(settings.on_message, self)
+            self._budget = _TURN
 
     def _on_pong(self, pong: Pong) -> None:
         raise NotImplementedError
@@ -66,10 +85,13 @@ class Receiver(Link):
     async def recv(self, decode: bool | None = None) -> str | bytes:
         """The next message: ``str`` for text and ``bytes`` for binary; ``decode`` True or False: ``str`` or ``bytes``.
 
-        Cancelling it loses nothing. Raises ConnectionClosed, and ConcurrencyError while another task is in it.
+        Cancelling it loses nothing. Raises ConnectionClosed, and ConcurrencyError while another task is in it or where
+        messages go to ``on_message``.
         """
         if self._getter is not None or self._streaming:
-            raise ConcurrencyError("cannot call recv while another coroutine is already running recv or recv_streaming")
+            raise _busy("recv")
+        if self._raw:
+            self._set_raw(False)
         if self._taken >= _TURN:
             await self._let_others_run()
         if not self._queue:
@@ -77,7 +99,38 @@ class Receiver(Link):
         data = self._take()
         if isinstance(data, Fragment):
             data = await self._join(data)
+        elif isinstance(data, Message):
+            data = data.data.decode()  # type: ignore[union-attr]
         return data if decode is None else self._convert(data, decode)
+
+    async def recv_json(self) -> Any:
+        """The next message, parsed by the connection's JSON codec: ``json``, or what was given as ``json=``.
+
+        A codec that makes bytes of its objects is given bytes too: text is not decoded to ``str`` for it. Raises as
+        ``recv`` does, and what the codec raises, a ValueError as a rule, for a message that is no JSON: that message is
+        gone, and the next one can be received.
+        """
+        if self._getter is not None or self._streaming:
+            raise _busy("recv_json")
+        codec = self._settings.json
+        if self._raw is not codec.raw:
+            self._set_raw(codec.raw)
+        if self._taken >= _TURN:
+            await self._let_others_run()
+        if not self._queue:
+            await self._wait_for_message()
+        data = self._take()
+        if isinstance(data, Fragment):
+            data = await self._join(data)
+        return codec.loads(data.data if isinstance(data, Message) else data)
+
+    def _set_raw(self, raw: bool) -> None:
+        """Want the texts that come from now on as ``bytes``, or as ``str``."""
+        self._raw = self._engine.decode_text = raw
+        self._check_queue()
+        self._engine.decode_text = not raw
+        self._raw = raw
+        self._sink = self._on_raw_message if raw else None
 
     @overload
     def recv_streaming(self, decode: Literal[True]) -> AsyncIterator[str]: ...
@@ -95,9 +148,9 @@ class Receiver(Link):
         ``recv`` raises.
         """
         if self._getter is not None or self._streaming:
-            raise ConcurrencyError(
-                "cannot call recv_streaming while another coroutine is already running recv or recv_streaming"
-            )
+            raise _busy("recv_streaming")
+        if self._raw:
+            self._set_raw(False)
         self._streaming = True
         last: bool | None = None  # of the frame taken last
         try:
@@ -106,9 +159,11 @@ class Receiver(Link):
                     self._deliver("frame")
                     self._pump()  # the beginning of a message may be there
                     await self._wait_for_message()
-                data = self._take()
-                last = data.fin if isinstance(data, Fragment) else True
-                data = data.data if isinstance(data, Fragment) else data
+                item = self._take()
+                last = item.fin if isinstance(item, Fragment) else True
+                data = item if isinstance(item, (str, bytes)) else item.data
+                if isinstance(item, Message):
+                    data = item.data.decode()  # type: ignore[union-attr]
                 yield data if decode is None else self._convert(data, decode)
         finally:
             if last is not False:  # at the end of a message, or before its beginning
@@ -116,11 +171,16 @@ class Receiver(Link):
                 self._deliver("message")
 
     async def _wait_for_message(self) -> None:
-        _ = self._engine  # raises InvalidState in the opening handshake
+        self._check_queue()
         while not self._queue:
             if self._ended:
                 raise self._closed_error()
             await self._wait()
+
+    def _check_queue(self) -> None:
+        _ = self._engine  # raises InvalidState in the opening handshake
+        if self._budget != NO_BUDGET:
+            raise ConcurrencyError("cannot receive: messages go to on_message")
 
     async def _let_others_run(self) -> None:
         """A peer whose messages are always there must not keep the loop to itself."""
@@ -139,14 +199,16 @@ class Receiver(Link):
         if self._getter is not None and not self._getter.done():
             self._getter.set_result(None)
 
-    def _take(self) -> str | bytes | Fragment:
+    def _take(self) -> _Item:
         item = self._queue.popleft()
-        size = len(item.data) if isinstance(item, Fragment) else len(item)
+        size = len(item) if isinstance(item, (str, bytes)) else len(item.data)
         self._queue_bytes -= size
-        self._taken += size + _MESSAGE_COST
-        if self._paused and len(self._queue) <= self._settings.queue_low:
-            self._paused = False
-            self._resume_input()
+        self._taken += size + MESSAGE_COST
+        if self._paused:
+            settings = self._settings
+            if len(self._queue) <= settings.queue_low and self._queue_bytes <= settings.queue_bytes // 2:
+                self._paused = False
+                self._resume_input()
         return item
 
     async def _join(self, first: Fragment) -> str | bytes:
@@ -176,18 +238,28 @@ class Receiver(Link):
             self._fail(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}")
             raise self._closed_error() from exc
 
+    # From the engine
+
     def _on_message(self, data: str | bytes) -> None:
         self._put(data, len(data))
 
-    def _put(self, item: str | bytes | Fragment, size: int) -> None:
-        self._queue.append(item)
+    def _on_raw_message(self, data: str | bytes) -> None:
+        if self._engine.message_opcode is Opcode.TEXT:
+            self._put(Message(data, Opcode.TEXT), len(data))
+        else:
+            self._put(data, len(data))
+
+    def _put(self, item: _Item, size: int) -> None:
+        if self._queue is _EMPTY:
+            self._queue = collections.deque()
+        queue = self._queue
+        queue.append(item)
         self._queue_bytes += size
         self._wake_getter()
         settings = self._settings
-        high = settings.queue_high
-        if high is not None and (len(self._queue) >= high or self._queue_bytes >= settings.queue_bytes):
+        if len(queue) >= settings.queue_high or self._queue_bytes >= settings.queue_bytes:
             if self._abandoned:
-                self._queue.pop()
+                queue.pop()
                 self._queue_bytes -= size
             else:
                 self._paused = True
@@ -201,6 +273,7 @@ class Receiver(Link):
         elif isinstance(event, Pong):
             self._on_pong(event)
         elif isinstance(event, Closed):
+            self._sink = None  # it refers to us
             self._on_end()
 
     def _deliver(self, delivery: str) -> None:
@@ -220,6 +293,28 @@ class Receiver(Link):
     def _more_received(self) -> bool:
         return bool(self._queue)
 
+    # The callback
+
+    def _on_budget_spent(self) -> None:
+        if not self._turn_is_due and not self._write_paused:
+            self._turn_is_due = True
+            self._loop.call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._turn_is_due = False
+        if not self._write_paused:
+            self._resume_input()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._budget != NO_BUDGET and self._opened:
+            self._engine.pause()  # who does not read the replies need not be read
+
+    def _on_writable(self) -> None:
+        super()._on_writable()
+        if self._budget != NO_BUDGET and self._opened and self._engine.paused:
+            self._resume_input()
+
     def _fail(self, code: int, reason: str) -> None:
         self._engine.fail(code, reason)
         self._pump()
@@ -230,3 +325,9 @@ class Receiver(Link):
         if error.__cause__ is None:
             error.__cause__ = self._transport_error
         return error
+
+
+def _busy(name: str) -> ConcurrencyError:
+    return ConcurrencyError(
+        f"cannot call {name} while another coroutine is already running recv or recv_streaming"
+    )

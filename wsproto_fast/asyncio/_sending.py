@@ -1,35 +1,212 @@
-"""What may be sent, and the pieces of what is sent in pieces. Knows Python's types; knows no connection."""
+"""The sending half of a connection: whole messages, messages in pieces, and who must wait.
+
+Knows Python's types and who waits for what; knows no bytes of the transport and no protocol.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
+from typing import Any, NoReturn, Protocol
 
-__all__ = ["BytesLike", "DataLike", "Message", "each", "kind_of", "to_bytes"]
+from .._payloads import DataLike, DataTypes, kind_of
+from .._settings import Settings
+from ..constants import CloseCode, SendStatus
+from ..exceptions import InvalidState
+from ..prepared import PreparedMessage
+from . import _compat
+from ._receiving import Receiver
 
-BytesLike = (bytes, bytearray, memoryview)
-DataLike = str | bytes | bytearray | memoryview
+__all__ = ["Message", "Sender", "Watcher"]
+
 Message = DataLike | Iterable[DataLike] | AsyncIterable[DataLike]
 
-
-def to_bytes(data: DataLike) -> bytes:
-    """The payload of a control frame. Raises TypeError for anything but str and bytes-like."""
-    if isinstance(data, str):
-        return data.encode()
-    if isinstance(data, BytesLike):
-        return bytes(data)
-    raise TypeError("data must be str or bytes-like")
+#: So many messages may be sent before other tasks get a turn, although the transport takes them all: about 1 ms.
+_BURST = 128
 
 
-def kind_of(chunk: object) -> type:
-    """``str`` or ``bytes``. Raises TypeError for anything that is neither text nor bytes-like."""
-    if isinstance(chunk, str):
-        return str
-    if isinstance(chunk, BytesLike):
-        return bytes
-    raise TypeError("iterable must contain bytes or str")
+class Watcher(Protocol):
+    """Who wants to know when a connection can take more, and when it ends."""
+
+    def _writable(self, connection: Any) -> None: ...
+
+    def _left(self, connection: Any) -> None: ...
 
 
-async def each(message: object) -> AsyncGenerator[DataLike, None]:
+class Sender(Receiver):
+    """The sending half of a connection."""
+
+    __slots__ = ("_burst", "_fragmenting", "_watchers")
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._burst = 0
+        #: Done when the fragmented message that is being sent is complete; other messages must wait for it.
+        self._fragmenting: asyncio.Future[None] | None = None
+        self._watchers: list[Watcher] | None = None
+
+    async def send(
+        self, message: Message, *, text: bool | None = None, compress: bool | None = None, timeout: float | None = None
+    ) -> None:
+        """Send a message: ``str`` as text, bytes-like as binary, an iterable or async iterable of either in fragments.
+
+        ``text=True`` sends (UTF-8) bytes as text, ``text=False`` a ``str`` as binary. ``compress`` says whether to
+        compress this message, where permessage-deflate was agreed on; None decides by its size. Waits while the peer
+        does not read what was sent before, for ``timeout`` seconds at most: TimeoutError means that nothing was sent.
+
+        Cancelled, it has sent all or nothing; but leaving off a fragmented message, or an exception of its iterable,
+        ends the connection with 1011, since the rest of it can never follow.
+
+        Raises ConnectionClosed; TypeError, for a dict too; UnicodeEncodeError when the text has lone surrogates.
+        """
+        if timeout is not None:
+            async with _compat.timeout(timeout):
+                return await self.send(message, text=text, compress=compress)
+        self._burst += 1
+        if self._write_paused or self._fragmenting is not None or self._burst >= _BURST:
+            await self._sendable()
+        try:
+            if isinstance(message, DataTypes):
+                self._send_message(message, text, compress)
+            else:
+                await self._send_fragments(message, text, compress)
+        except InvalidState:
+            await self._raise_closed()
+
+    async def send_json(self, data: Any, *, compress: bool | None = None, timeout: float | None = None) -> None:
+        """Send ``data`` as JSON in a text message, made by the connection's codec: see ``recv_json`` and ``send``.
+
+        What a codec makes as ``bytes`` is sent as it is. Raises what the codec raises for what it cannot express.
+        """
+        await self.send(self._settings.json.dumps(data), text=True, compress=compress, timeout=timeout)
+
+    def try_send(
+        self, message: DataLike, *, text: bool | None = None, compress: bool | None = None
+    ) -> SendStatus:
+        """Send a whole message without waiting: SENT or QUEUED, or FULL, which is false, if ``send`` would wait.
+
+        SENT: the operating system has it. QUEUED: it was taken and follows what waits; that includes all that is sent
+        from a callback or a block of ``cork``. FULL: it was not taken. Raises ConnectionClosed, TypeError and
+        UnicodeEncodeError as ``send`` does.
+        """
+        if not isinstance(message, DataTypes):
+            raise TypeError("data must be str or bytes-like")
+        if self._write_paused or self._fragmenting is not None:
+            return SendStatus.FULL
+        try:
+            self._send_message(message, text, compress)
+        except InvalidState:
+            _ = self._engine  # raises in the opening handshake
+            raise self._closed_error() from None
+        return SendStatus.QUEUED if self.buffered_amount else SendStatus.SENT
+
+    def _send_message(self, message: DataLike, text: bool | None, compress: bool | None) -> None:
+        if isinstance(message, str):
+            if text is False:
+                self._engine.send_binary(message.encode(), compress=compress)
+            else:
+                self._engine.send_text(message, compress=compress)
+        elif text:
+            self._engine.send_text(bytes(message), compress=compress)
+        else:
+            self._engine.send_binary(message, compress=compress)
+        self._flush_send()
+
+    def _send_prepared(self, prepared: PreparedMessage) -> None:
+        """Send without waiting, at the end of this turn of the loop. Raises InvalidState when not open; must not be
+        called amid a fragmented message."""
+        self._engine.send_prepared(prepared)
+        self._flush_later()
+
+    # Messages in pieces
+
+    async def _send_fragments(self, message: Any, text: bool | None, compress: bool | None) -> None:
+        chunks = _each(message)
+        kind: type | None = None
+        done = self._loop.create_future()
+        try:
+            async for chunk in chunks:
+                first = kind is None
+                if first:
+                    kind = kind_of(chunk)
+                    await self._sendable()  # another fragmented message may have begun meanwhile
+                elif kind_of(chunk) is not kind:
+                    raise TypeError("iterable must contain uniform types")
+                if text is False and isinstance(chunk, str):
+                    chunk = chunk.encode()
+                self._send_fragment(chunk, first, False, text, compress)
+                self._fragmenting = done
+                await self._writable()
+            if kind is not None:
+                self._send_fragment(b"", False, True)
+        except BaseException:
+            if self._fragmenting is done:
+                self._fail(CloseCode.INTERNAL_ERROR, "error in fragmented message")
+            raise
+        finally:
+            if self._fragmenting is done:
+                self._fragmenting = None
+                done.set_result(None)
+                self._tell_watchers()
+            await chunks.aclose()
+
+    def _send_fragment(
+        self, chunk: DataLike, first: bool, fin: bool, text: bool | None = None, compress: bool | None = None
+    ) -> None:
+        self._engine.send_fragment(chunk, first=first, fin=fin, text=text, compress=compress)
+        self._settle()
+
+    # Who must wait
+
+    async def _sendable(self) -> None:
+        """Wait until nothing hinders a new message. Lets others run if many were sent since the last time."""
+        if self._burst >= _BURST:
+            self._burst = 0
+            await asyncio.sleep(0)
+        while self._write_paused or self._fragmenting is not None:
+            if self._fragmenting is not None:
+                await asyncio.shield(self._fragmenting)
+            elif self._lost.done():
+                return
+            else:
+                await self._writable()
+
+    def _ready(self) -> bool:
+        """Whether a message can be sent and ``send`` would not wait."""
+        return not self._write_paused and self._fragmenting is None and self._opened and self._engine.is_open
+
+    def _watch(self, watcher: Watcher) -> None:
+        if self._watchers is None:
+            self._watchers = []
+        self._watchers.append(watcher)
+
+    def _unwatch(self, watcher: Watcher) -> None:
+        if self._watchers is not None:
+            self._watchers.remove(watcher)
+
+    def _on_writable(self) -> None:
+        self._tell_watchers()
+        super()._on_writable()
+
+    def _tell_watchers(self) -> None:
+        for watcher in tuple(self._watchers or ()):
+            watcher._writable(self)
+
+    def _on_end(self) -> None:
+        super()._on_end()
+        watchers, self._watchers = self._watchers, None
+        for watcher in watchers or ():
+            watcher._left(self)
+        self._wake_senders()
+
+    async def _raise_closed(self) -> NoReturn:
+        _ = self._engine  # raises InvalidState in the opening handshake
+        if not self._ended:
+            await asyncio.shield(self._lost)
+        raise self._closed_error()
+
+
+async def _each(message: object) -> AsyncGenerator[DataLike, None]:
     """The items of an iterable of either kind. Raises TypeError when it is none."""
     if isinstance(message, Mapping):  # a common mistake: send(dict)
         raise TypeError("data is a dict-like object")

@@ -6,10 +6,10 @@ import sys
 import traceback
 from collections.abc import Iterable
 
-from ..constants import State
-from ..exceptions import WebSocketException
+from .._payloads import DataLike, DataTypes
+from ..constants import CloseCode, State
+from ..exceptions import ConcurrencyError, WebSocketException
 from ..prepared import PreparedMessage
-from ._sending import BytesLike, DataLike
 from .connection import Connection
 
 __all__ = ["broadcast"]
@@ -36,7 +36,7 @@ def broadcast(
     ``raise_exceptions`` collects what was skipped in an ExceptionGroup, raised at the end (Python 3.11 or later).
     Raises TypeError when ``message`` is neither str nor bytes-like.
     """
-    if not isinstance(message, (str, *BytesLike)):
+    if not isinstance(message, DataTypes):
         raise TypeError("data must be str or bytes")
     if raise_exceptions and sys.version_info < (3, 11):
         # coverage is measured on newer versions; the tests run on 3.10 too
@@ -47,7 +47,12 @@ def broadcast(
         if connection.state is not State.OPEN:
             continue
         try:
-            connection._send_now(prepared, MAX_BACKLOG)
+            if connection._fragmenting is not None:
+                raise ConcurrencyError("sending a fragmented message")
+            if connection.buffered_amount > MAX_BACKLOG:
+                connection._fail(CloseCode.POLICY_VIOLATION, "too slow")
+            else:
+                connection._send_prepared(prepared)
         except WebSocketException as exc:
             if raise_exceptions:
                 exceptions.append(exc)

@@ -13,26 +13,27 @@ from collections.abc import Awaitable
 from types import TracebackType
 from typing import Any, TypeVar
 
+from .._payloads import DataLike, to_bytes
+from .._settings import Settings
+from ..connection import Connection as Engine
+from ..connection import Stats
 from ..constants import CloseCode, State
 from ..events import Pong
 from ..exceptions import ConcurrencyError, InvalidState
 from ..http11 import Request, Response
-from ..prepared import PreparedMessage
-from ._receiving import Receiver
-from ._sending import BytesLike, DataLike, Message, each, kind_of, to_bytes
-from .._settings import Settings
+from ._observing import observed
+from ._sending import Sender
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "LoggerLike"]
+
+LoggerLike = logging.Logger | logging.LoggerAdapter[Any]
 
 Self = TypeVar("Self", bound="Connection")
 
 #: A full receive queue of which nothing is taken for so long after the end of ``async with`` is one that nobody reads.
 _ABANDONED = 1.0
-#: So many messages may be sent before other tasks get a turn, although the transport takes them all: about 1 ms.
-_BURST = 128
 
-
-class Connection(Receiver):
+class Connection(Sender):
     """One WebSocket connection: ``async for``, ``recv``, ``send``, ``ping``, ``close``.
 
     Received messages wait in a queue of at most ``max_queue``; while it is full the peer is not read from, but its
@@ -41,19 +42,20 @@ class Connection(Receiver):
     ConnectionClosedOK after a normal closure, else ConnectionClosedError, whose cause is the error if there was one.
     """
 
-    def __init__(self, settings: Settings, logger: logging.Logger) -> None:
+    __slots__ = ("_logger", "_pings", "_uuid", "latency", "request", "response")
+
+    def __init__(self, settings: Settings, logger: LoggerLike) -> None:
         super().__init__(settings)
+        if settings.observer is not None:
+            self.__class__ = observed(type(self))
         self._logger = logger
         #: The opening handshake: what was asked and what was answered.
         self.request: Request | None = None
         self.response: Response | None = None
         #: Round-trip time in seconds of the last Ping that was answered; 0.0 before the first.
         self.latency = 0.0
-        #: Done when the fragmented message that is being sent is complete; other messages must wait for it.
-        self._fragmenting: asyncio.Future[None] | None = None
-        self._burst = 0
         #: Pings of our user that are not answered: who waits, and since when.
-        self._pings: dict[bytes, tuple[asyncio.Future[float], float]] = {}
+        self._pings: dict[bytes, tuple[asyncio.Future[float], float]] | None = None
         self._uuid: uuid.UUID | None = None
 
     # What it is
@@ -66,7 +68,7 @@ class Connection(Receiver):
         return self._uuid
 
     @property
-    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+    def logger(self) -> logging.LoggerAdapter[Any]:
         """Logs with the connection as the record's ``websocket``."""
         return logging.LoggerAdapter(self._logger, {"websocket": self})
 
@@ -102,93 +104,17 @@ class Connection(Receiver):
         """The peer's close reason (RFC 6455 7.1.6); None until the connection is closed."""
         return self._engine.close_reason if self._opened else None
 
-    # Sending
+    @property
+    def protocol(self) -> Engine:
+        """The engine, for what is not here. Raises InvalidState in the opening handshake."""
+        return self._engine
 
-    async def send(self, message: Message, *, text: bool | None = None) -> None:
-        """Send a message: ``str`` as text, bytes-like as binary, an iterable or async iterable of either in fragments.
+    @property
+    def stats(self) -> Stats:
+        """Counters of messages, bytes, pings and pongs. Raises InvalidState in the opening handshake."""
+        return self._engine.stats
 
-        ``text=True`` sends (UTF-8) bytes as text, ``text=False`` a ``str`` as binary. Waits while the peer does not
-        read what was sent before. Cancelled, it has sent all or nothing; but leaving off a fragmented message, or an
-        exception of its iterable, ends the connection with 1011, since the rest of it can never follow.
-
-        Raises ConnectionClosed; TypeError, for a dict too; UnicodeEncodeError when the text has lone surrogates.
-        """
-        self._burst += 1
-        if self._write_paused or self._fragmenting is not None or self._burst >= _BURST:
-            await self._sendable()
-        try:
-            if isinstance(message, str):
-                if text is False:
-                    self._engine.send_binary(message.encode())
-                else:
-                    self._engine.send_text(message)
-            elif isinstance(message, BytesLike):
-                if text is True:
-                    self._engine.send_text(bytes(message))
-                else:
-                    self._engine.send_binary(message)
-            else:
-                await self._send_fragments(message, text)
-                return
-        except InvalidState:
-            await self._raise_closed()
-        else:
-            self._flush_send(len(message))
-
-    async def _sendable(self) -> None:
-        """Wait until nothing hinders a new message. Lets others run if many were sent since the last time."""
-        if self._burst >= _BURST:
-            self._burst = 0
-            await asyncio.sleep(0)
-        while self._write_paused or self._fragmenting is not None:
-            if self._fragmenting is not None:
-                await asyncio.shield(self._fragmenting)
-            elif self._lost.done():
-                return
-            else:
-                await self._writable()
-
-    async def _send_fragments(self, message: Any, text: bool | None) -> None:
-        chunks = each(message)
-        kind: type | None = None
-        done = self._loop.create_future()
-        try:
-            async for chunk in chunks:
-                first = kind is None
-                if first:
-                    kind = kind_of(chunk)
-                    await self._sendable()  # another fragmented message may have begun meanwhile
-                elif kind_of(chunk) is not kind:
-                    raise TypeError("iterable must contain uniform types")
-                if text is False and isinstance(chunk, str):
-                    chunk = chunk.encode()
-                self._engine.send_fragment(chunk, first=first, fin=False, text=text)
-                self._fragmenting = done
-                self._settle()
-                await self._writable()
-            if kind is not None:
-                self._engine.send_fragment(b"", first=False, fin=True)
-                self._settle()
-        except BaseException:
-            if self._fragmenting is done:
-                self._fail(CloseCode.INTERNAL_ERROR, "error in fragmented message")
-            raise
-        finally:
-            if self._fragmenting is done:
-                self._fragmenting = None
-                done.set_result(None)
-            await chunks.aclose()
-
-    def _send_now(self, prepared: PreparedMessage, max_backlog: int) -> None:
-        """Send without waiting. Raises ConcurrencyError in the middle of a fragmented message; closes a connection of
-        whose output more than ``max_backlog`` bytes wait already."""
-        if self._fragmenting is not None:
-            raise ConcurrencyError("sending a fragmented message")
-        if self._backlog() > max_backlog:
-            self._fail(CloseCode.POLICY_VIOLATION, "too slow")
-            return
-        self._engine.send_prepared(prepared)
-        self._flush_send(len(prepared.payload))
+    # Control frames
 
     async def ping(self, data: DataLike | None = None) -> Awaitable[float]:
         """Send a Ping. Returns an awaitable of the round-trip time in seconds, which need not be awaited.
@@ -199,7 +125,7 @@ class Connection(Receiver):
         """
         if data is not None:
             data = to_bytes(data)
-            if data in self._pings:
+            if self._pings and data in self._pings:
                 raise ConcurrencyError("already waiting for a pong with the same data")
         await self._writable()
         try:
@@ -207,6 +133,8 @@ class Connection(Receiver):
         except InvalidState:
             await self._raise_closed()
         waiter: asyncio.Future[float] = self._loop.create_future()
+        if self._pings is None:
+            self._pings = {}
         self._pings[payload] = (waiter, self._loop.time())
         self._settle()
         return waiter
@@ -226,7 +154,7 @@ class Connection(Receiver):
         if pong.sent_at is not None:
             self.latency = now - pong.sent_at
         for payload in pong.acknowledged:
-            if payload in self._pings:
+            if self._pings and payload in self._pings:
                 waiter, sent_at = self._pings.pop(payload)
                 self.latency = now - sent_at
                 if not waiter.done():
@@ -279,17 +207,20 @@ class Connection(Receiver):
         """Wait until the connection and its transport are closed."""
         await asyncio.shield(self._lost)
 
+    def _open(self, engine: Engine) -> None:
+        for message in (self.request, self.response):
+            if message is not None:
+                message.headers.compact()
+        super()._open(engine)
+
+    def _on_failure(self, exc: Exception) -> None:
+        self.logger.error("connection handler failed", exc_info=exc)
+        self._engine.fail(CloseCode.INTERNAL_ERROR)
+
     def _on_end(self) -> None:
         super()._on_end()
-        for waiter, _ in self._pings.values():
+        pings, self._pings = self._pings, None
+        for waiter, _ in pings.values() if pings else ():
             if not waiter.done():
                 waiter.set_exception(self._closed_error())
                 waiter.exception()  # need not be awaited
-        self._pings.clear()
-        self._wake_senders()
-
-    async def _raise_closed(self) -> Any:
-        _ = self._engine  # raises InvalidState in the opening handshake
-        if not self._ended:
-            await asyncio.shield(self._lost)
-        raise self._closed_error()

@@ -1,0 +1,115 @@
+"""What all connections of one event loop share: one timer, and one flush at the end of a turn of the loop.
+
+Knows when to call whom; knows no transports and no protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import weakref
+from typing import Any, Protocol
+
+__all__ = ["Scheduler", "scheduler_of"]
+
+#: Seconds from one ring of the timer to the next, so that ten thousand keepalives wake the loop 100 times a second and
+#: not 500 times; nobody's deadline needs more.
+_RESOLUTION = 0.01
+#: Calls in one ring: a few milliseconds of work. The next ring follows in the next turn of the loop.
+_BATCH = 128
+#: Cancelled entries are cleared out when there are more than these, and more than there are others.
+_MAX_CANCELLED = 64
+
+#: When, a number that no other entry has, and whom; None: cancelled.
+Entry = list[Any]
+
+
+class Scheduled(Protocol):
+    """What a scheduler calls."""
+
+    def _on_timer(self, now: float) -> None: ...
+
+    def _on_turn_end(self) -> None: ...
+
+
+class Scheduler:
+    """The shared timer and flush of one event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._heap: list[Entry] = []
+        self._numbers = itertools.count()
+        self._cancelled = 0
+        self._handle: asyncio.Handle | None = None
+        self._rings_at = 0.0
+        self._waiting: list[Scheduled] = []
+
+    # The timer
+
+    def call_at(self, when: float, whom: Scheduled) -> Entry:
+        """Call ``whom._on_timer(now)`` once at that time of the loop, or a little later. The entry is for ``cancel``."""
+        entry = [when, next(self._numbers), whom]
+        heapq.heappush(self._heap, entry)
+        if self._handle is None or when < self._rings_at:
+            self._set(when)
+        return entry
+
+    def cancel(self, entry: Entry) -> None:
+        """Call nobody for this entry. It must not have been called or cancelled."""
+        entry[2] = None
+        self._cancelled += 1
+        if self._cancelled > max(_MAX_CANCELLED, len(self._heap) // 2):
+            self._heap = [entry for entry in self._heap if entry[2] is not None]
+            heapq.heapify(self._heap)
+            self._cancelled = 0
+
+    def _set(self, when: float) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        self._rings_at = when
+        self._handle = self._loop.call_at(when, self._ring)
+
+    def _ring(self) -> None:
+        self._handle = None
+        now = self._loop.time()
+        count = 0
+        try:
+            while self._heap and self._heap[0][0] <= now and count < _BATCH:
+                whom = heapq.heappop(self._heap)[2]
+                if whom is None:
+                    self._cancelled -= 1
+                else:
+                    count += 1
+                    whom._on_timer(now)
+        finally:
+            if self._heap:
+                self._set(now if count == _BATCH else max(self._heap[0][0], now + _RESOLUTION))
+
+    # The flush
+
+    def at_turn_end(self, whom: Scheduled) -> None:
+        """Call ``whom._on_turn_end()`` when the callbacks that are ready now have run; ask once at a time."""
+        if not self._waiting:
+            self._loop.call_soon(self._end_turn)
+        self._waiting.append(whom)
+
+    def _end_turn(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        try:
+            while waiting:
+                waiting.pop()._on_turn_end()
+        finally:
+            for whom in waiting:  # one of them failed
+                self.at_turn_end(whom)
+
+
+_schedulers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Scheduler] = weakref.WeakKeyDictionary()
+
+
+def scheduler_of(loop: asyncio.AbstractEventLoop) -> Scheduler:
+    """The scheduler of that loop; one and the same for all its connections."""
+    scheduler = _schedulers.get(loop)
+    if scheduler is None:
+        scheduler = _schedulers[loop] = Scheduler(loop)
+    return scheduler
