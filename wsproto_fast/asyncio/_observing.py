@@ -6,6 +6,7 @@ A class of its own, made at need, so that connections without an observer do not
 from __future__ import annotations
 
 import functools
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from ..events import Closed, Event, Pong
@@ -80,7 +81,12 @@ class _Observed(_Base):
         self._tell("writing_resumed")
 
 
-@functools.cache
-def observed(connection_class: Any) -> Any:
+_classes: weakref.WeakKeyDictionary[type[Any], Any] = weakref.WeakKeyDictionary()
+
+
+def observed(connection_class: type[Any]) -> Any:
     """That class, telling its observer."""
-    return type(f"Observed{connection_class.__name__}", (_Observed, connection_class), {"__slots__": ()})
+    if connection_class not in _classes:
+        name = f"Observed{connection_class.__name__}"
+        _classes[connection_class] = type(name, (_Observed, connection_class), {"__slots__": ()})
+    return _classes[connection_class]

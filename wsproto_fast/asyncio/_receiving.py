@@ -23,7 +23,7 @@ __all__ = ["Receiver"]
 #: Under 1 ms.
 _TURN = 2**16
 
-#: A message as ``recv`` gives it, a frame that ``recv_streaming`` asked for, or a text that ``recv_json`` wants as bytes.
+#: A message for ``recv``, a frame that ``recv_streaming`` asked for, or a text that ``recv_json`` wants as bytes.
 _Item = str | bytes | Fragment | Message
 
 #: The queue of a connection that never had a message to keep: a deque takes 760 bytes.

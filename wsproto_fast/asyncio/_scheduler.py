@@ -48,7 +48,7 @@ class Scheduler:
     # The timer
 
     def call_at(self, when: float, whom: Scheduled) -> Entry:
-        """Call ``whom._on_timer(now)`` once at that time of the loop, or a little later. The entry is for ``cancel``."""
+        """Call ``whom._on_timer(now)`` once, then or a little later, in the loop's time. ``cancel`` takes the entry."""
         entry = [when, next(self._numbers), whom]
         heapq.heappush(self._heap, entry)
         if self._handle is None or when < self._rings_at:
