@@ -34,8 +34,8 @@ COMPILED_MODULES = ("_codec", "clock", "events", "reader", "writer", "messages",
 ENGINE_MODULES = (
     *("constants", "exceptions", "limits", "backoff", "uri"),
     *("events", "_codec", "http11", "clock"),
-    *("reader", "writer", "deflate", "control"),
-    *("messages", "sender", "handshake", "prepared"),
+    *("reader", "writer", "deflate", "control", "_outbox", "_reconnecting", "_redirecting", "_routing"),
+    *("messages", "sender", "handshake", "prepared", "_auth", "proxy"),
     "connection",
 )
 

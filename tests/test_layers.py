@@ -17,7 +17,8 @@ LAYERS = {
     **dict.fromkeys(("constants", "exceptions", "limits", "backoff", "observer", "uri"), 0),
     **dict.fromkeys(("events", "_codec", "http11", "clock", "_payloads", "_settings"), 1),
     **dict.fromkeys(("reader", "writer", "deflate", "control", "_headers"), 2),
-    **dict.fromkeys(("messages", "sender", "handshake", "prepared"), 3),
+    **dict.fromkeys(("_outbox", "_reconnecting", "_redirecting", "_routing"), 2),
+    **dict.fromkeys(("messages", "sender", "handshake", "prepared", "_auth", "proxy"), 3),
     "connection": 4,
     "__init__": 4,  # the public names of layers 0-4
     **dict.fromkeys(("asyncio", "threading"), 5),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import binascii
 import hashlib
 import os
 import re
 from collections.abc import Sequence
 
-from .exceptions import InvalidHeader, InvalidHeaderFormat, InvalidUpgrade
+from .exceptions import InvalidHeader, InvalidHeaderFormat, InvalidHeaderValue, InvalidUpgrade
 from .http11 import Headers, HeadersLike, is_token
 
 __all__ = [
@@ -20,9 +21,11 @@ __all__ = [
     "checked_subprotocols",
     "generate_key",
     "is_key",
+    "parse_authorization_basic",
     "parse_extensions",
     "parse_subprotocols",
     "parse_token_list",
+    "quoted_string",
     "single_value",
 ]
 
@@ -33,6 +36,7 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 #: Elements of a list header. No real peer sends ten; 64 KiB of "a," would cost 50 ms.
 _MAX_ELEMENTS = 128
 # One character class each: no backtracking.
+_is_quotable = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch
 _is_key = re.compile(r"[A-Za-z0-9+/]{22}==").fullmatch
 _token_at = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+").match
 _space_at = re.compile(r"[ \t]*").match
@@ -187,3 +191,33 @@ def basic_authorization(username: str, password: str) -> str:
         raise ValueError("a user name with a colon cannot be used for Basic authentication")
     credentials = f"{username}:{password}".encode(errors="surrogateescape")
     return "Basic " + binascii.b2a_base64(credentials, newline=False).decode()
+
+
+def parse_authorization_basic(value: str) -> tuple[str, str]:
+    """User name and password in a value of Authorization (RFC 7617 2). Bytes that are no UTF-8 become surrogates.
+
+    Raises InvalidHeaderFormat or InvalidHeaderValue, neither of which has the credentials in its text.
+    """
+    scheme, space, credentials = value.partition(" ")
+    if not is_token(scheme):
+        raise InvalidHeaderFormat("Authorization", "expected token", "", 0)
+    if scheme.lower() != "basic":  # RFC 9110 11.1: case-insensitive
+        raise InvalidHeaderValue("Authorization", f"unsupported scheme: {scheme}")
+    if not space:
+        raise InvalidHeaderFormat("Authorization", "expected space after scheme", scheme, len(scheme))
+    try:
+        # RFC 9110 11.4: one or more spaces
+        decoded = base64.b64decode(credentials.lstrip(" ").encode("iso-8859-1"), validate=True)
+    except ValueError:
+        raise InvalidHeaderValue("Authorization", "expected base64-encoded credentials") from None
+    username, colon, password = decoded.decode(errors="surrogateescape").partition(":")
+    if not colon:
+        raise InvalidHeaderValue("Authorization", "expected username:password credentials")
+    return username, password
+
+
+def quoted_string(value: str) -> str:
+    """``value`` as a quoted string (RFC 9110 5.6.4). Raises ValueError when it must not go on the wire."""
+    if _is_quotable(value) is None:
+        raise ValueError(f"illegal character in quoted string: {value!r}")
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

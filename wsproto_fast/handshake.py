@@ -224,9 +224,10 @@ class ServerHandshake(_Handshake):
         """Queue the answer. After it ``done`` is True, and ``accepted`` if it is a 101.
 
         What was agreed on is what the 101 says, whoever changed it after ``accept``. A 101 over an ``error`` is
-        replaced by its refusal. Refusals get "Connection: close" if they have no Connection header, and no body where
-        HTTP has none: for HEAD, with 204 and 304 (RFC 9110 6.4.1). Raises InvalidState when there is nothing to answer
-        or the answer was sent, ValueError when the response must not go on the wire.
+        replaced by its refusal. Refusals get "Connection: close" if they have no Connection header, the right
+        Content-Length if they have a wrong one, and no body where HTTP has none: for HEAD, with 204 and 304 (RFC 9110
+        6.4.1). Raises InvalidState when there is nothing to answer or the answer was sent, ValueError when the response
+        must not go on the wire.
         """
         if self.done or (self.request is None and self.error is None):
             raise InvalidState("no request to answer")
@@ -345,11 +346,14 @@ class ServerHandshake(_Handshake):
     def _serialize_refusal(self, response: Response) -> bytes:
         if response.status_code < 200:
             raise ValueError(f"status {response.status_code:d} is not an answer")
-        headers, body = response.headers, response.body
+        headers, body = response.headers.copy(), response.body
         if "Connection" not in headers:
-            headers = headers.copy()
             headers["Connection"] = "close"
-        if response.status_code in (204, 304) or (self.request is not None and self.request.method == "HEAD"):
+        head = self.request is not None and self.request.method == "HEAD"
+        if headers.get_all("Content-Length") not in ([], [str(len(body))]) and (body or not head):
+            del headers["Content-Length"]  # a program has replaced the body
+            headers["Content-Length"] = str(len(body))
+        if response.status_code in (204, 304) or head:
             body = b""
         return Response(response.status_code, response.reason_phrase, headers, body).serialize()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from .._settings import Settings
 from ..connection import Connection as Engine
@@ -109,16 +109,16 @@ class Link(asyncio.BufferedProtocol):
     # Feed: asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.set_write_buffer_limits(self._settings.write_high, self._settings.write_low)
+        # uvloop's transports are alike, but no asyncio.Transport
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(self._settings.write_high, self._settings.write_low)
 
-    def get_buffer(self, sizehint: int) -> memoryview | bytearray:
+    def get_buffer(self, sizehint: int) -> memoryview:
         if self._opened and not self._engine.read_ahead_full:
             self._scratch = None
             return self._engine.get_buffer(sizehint)
         self._scratch = bytearray(_SCRATCH_SIZE)
-        return self._scratch
+        return memoryview(self._scratch)  # asyncio's TLS reads into slices of it, which must not be copies
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._scratch is None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 import uuid
 from collections.abc import Awaitable
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from .._payloads import DataLike, to_bytes
 from .._settings import Settings
@@ -26,7 +27,7 @@ from ._sending import Sender
 
 __all__ = ["Connection", "LoggerLike"]
 
-LoggerLike = logging.Logger | logging.LoggerAdapter[Any]
+LoggerLike: TypeAlias = "logging.Logger | logging.LoggerAdapter[Any]"  # no generic at run time on Python 3.10
 
 Self = TypeVar("Self", bound="Connection")
 
@@ -135,7 +136,7 @@ class Connection(Sender):
         waiter: asyncio.Future[float] = self._loop.create_future()
         if self._pings is None:
             self._pings = {}
-        self._pings[payload] = (waiter, self._loop.time())
+        self._pings[payload] = (waiter, time.perf_counter())  # the loop's time is coarse: on uvloop, milliseconds
         self._settle()
         return waiter
 
@@ -150,13 +151,12 @@ class Connection(Sender):
         self._settle()
 
     def _on_pong(self, pong: Pong) -> None:
-        now = self._loop.time()
         if pong.sent_at is not None:
-            self.latency = now - pong.sent_at
+            self.latency = self._loop.time() - pong.sent_at
         for payload in pong.acknowledged:
             if self._pings and payload in self._pings:
                 waiter, sent_at = self._pings.pop(payload)
-                self.latency = now - sent_at
+                self.latency = time.perf_counter() - sent_at
                 if not waiter.done():
                     waiter.set_result(self.latency)
 

@@ -1,27 +1,26 @@
-"""Servers: ``serve`` listens, does the opening handshake and runs a handler for each connection.
+"""Servers: ``serve`` listens, and closes all connections in the end.
 
-Knows listening, the open deadline, handlers and how to end them all; what is answered is ``ServerHandshake``'s.
+Knows listening, who is connected and how to end them all; what happens on a connection is ``ServerConnection``'s.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import json as json_module
 import logging
 import os
 import re
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from types import TracebackType
 from typing import Any
 
-from ..connection import Connection as Engine
-from ..constants import CloseCode, Role, State
-from ..exceptions import ConnectionClosed
-from ..handshake import ServerHandshake
-from ..http11 import Request, Response
-from ..limits import Limits
+from .._auth import BasicAuth, Credentials
 from .._settings import (
     CLOSE_TIMEOUT,
+    MAX_QUEUE_BYTES,
     MAX_SIZE,
     OPEN_TIMEOUT,
     WRITE_LIMIT,
@@ -31,171 +30,78 @@ from .._settings import (
     Settings,
     WriteLimit,
 )
-from .connection import Connection
+from ..connection import Connection as Engine
+from ..constants import CloseCode, Role, State
+from ..handshake import ServerHandshake
+from ..http11 import Request, Response
+from ..limits import Limits
+from ._server_connection import (
+    Handler,
+    ProcessRequest,
+    ProcessResponse,
+    SelectSubprotocol,
+    ServerConnection,
+    maybe_await,
+)
+from .broadcast import broadcast
+from .connection import LoggerLike
 
-__all__ = ["SERVER", "Server", "ServerConnection", "serve", "unix_serve"]
+__all__ = ["SERVER", "Server", "ServerConnection", "basic_auth", "broadcast", "serve", "unix_serve"]
 
 SERVER = f"Python/{sys.version_info.major}.{sys.version_info.minor} wsproto_fast"
 
-Handler = Callable[["ServerConnection"], Awaitable[None]]
-ProcessRequest = Callable[["ServerConnection", Request], Awaitable[Response | None] | Response | None]
-ProcessResponse = Callable[["ServerConnection", Request, Response], Awaitable[Response | None] | Response | None]
-SelectSubprotocol = Callable[["ServerConnection", Sequence[str]], str | None]
-
 _logger = logging.getLogger("wsproto_fast.server")
-
-#: How long a refused client may take to read its answer, where there is no open deadline.
-_LINGER = 10.0
-
-
-class ServerConnection(Connection):
-    """A server's connection, as handlers get it; ``server`` is the Server."""
-
-    def __init__(self, server: Server) -> None:
-        super().__init__(server._settings, server.logger)
-        self.server = server
-        self._handshake = server._new_handshake(self)
-        #: The whole handshake, TLS included, must be over by then; asyncio makes us when it accepts.
-        open_timeout = self._settings.limits.open_timeout
-        self._open_by = None if open_timeout is None else self._loop.time() + open_timeout
-        self._open_timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
-
-    def respond(self, status: int, text: str) -> Response:
-        """A plain text response for ``process_request`` and ``process_response`` to return."""
-        return self._handshake.reject(status, text)
-
-    # The opening handshake
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self.server._alive.add(self)
-        if self._open_by is not None:
-            self._open_timer = self._loop.call_at(self._open_by, self._expire)
-        if self.server._closing:
-            self._shut_out()
-
-    def _expire(self) -> None:
-        if not self._handshake.done:
-            self.logger.info("opening handshake timed out")
-            if self._task is not None:
-                self._task.cancel()
-        self.transport.abort()
-
-    def _handshake_received(self, data: bytes) -> None:
-        handshake = self._handshake
-        handshake.receive_data(data)  # nothing comes of it when the handshake is over
-        if handshake.request is not None:
-            if self._task is None and not handshake.done:
-                # Frames must wait for our answer (RFC 6455 4.1); what comes early stays in the socket.
-                self._pause_reading(True)
-                self.request = handshake.request
-                self._task = self._loop.create_task(self.server._run(self))
-        elif handshake.error is not None and not handshake.done:
-            self._answer(handshake.accept())
-
-    def _handshake_eof(self) -> None:
-        handshake = self._handshake
-        handshake.receive_eof()
-        if handshake.done:
-            self.transport.close()  # it has read our refusal
-        elif handshake.request is None:
-            self.logger.debug("connection closed before its request was complete")
-            self.transport.close()
-        # else somebody thinks about the answer
-
-    def _answer(self, response: Response) -> bool:
-        """Send the answer to the request. True: the connection is open."""
-        handshake = self._handshake
-        handshake.send_response(response)
-        self.response = response
-        self._pause_reading(False)
-        if self.transport.is_closing():
-            return False
-        self.transport.writelines(handshake.data_to_send())
-        if handshake.accepted:
-            self._cancel_open_timer()
-            del self._handshake  # it is of no further use
-            engine = Engine(
-                Role.SERVER,
-                limits=self._settings.limits,
-                keepalive=self._settings.keepalive,
-                deflate=handshake.deflate,
-                trailing_data=handshake.trailing_data,
-            )
-            engine.subprotocol = handshake.subprotocol
-            self._open(engine)
-            return True
-        self.logger.info(
-            "connection refused: HTTP %d%s", response.status_code, f"; {handshake.error}" if handshake.error else ""
-        )
-        self._linger()
-        return False
-
-    def _linger(self) -> None:
-        """Let the client read our refusal: closing with bytes of it unread would reset the connection."""
-        if not self._can_half_close():
-            self.transport.close()
-            return
-        self._half_close()
-        if self._open_timer is None:
-            self._open_timer = self._loop.call_later(_LINGER, self.transport.abort)
-
-    def _shut_out(self) -> None:
-        """The server closes before a request was there."""
-        if self._task is None and not self._handshake.done:
-            self.transport.close()
-
-    def _cancel_open_timer(self) -> None:
-        if self._open_timer is not None:
-            self._open_timer.cancel()
-            self._open_timer = None
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._cancel_open_timer()
-        super().connection_lost(exc)
-        self.server._alive.discard(self)
-        self.server._check_closed()
 
 
 class Server:
     """A listening server, as ``serve`` returns it: ``await`` it, or use ``async with``.
 
-    ``close`` ends listening and, unless told otherwise, all connections; ``wait_closed`` waits for handlers too.
+    ``close`` ends listening and, unless told otherwise, all connections; ``wait_closed`` waits for handlers too. The
+    rest is as in asyncio.Server.
     """
 
     def __init__(
         self,
-        create_server: Callable[[], Awaitable[asyncio.AbstractServer]],
-        new_handshake: Callable[[ServerConnection], ServerHandshake],
-        handler: Handler,
+        *,
+        handler: Handler | None,
         process_request: ProcessRequest | None,
         process_response: ProcessResponse | None,
+        select_subprotocol: SelectSubprotocol | None,
+        handshake: dict[str, Any],
         settings: Settings,
-        logger: logging.Logger,
+        logger: LoggerLike,
+        create_connection: Callable[[Server], ServerConnection],
+        method: str,
+        address: dict[str, Any],
+        options: dict[str, Any],
     ) -> None:
         self.logger = logger
-        self._create_server = create_server
-        self._new_handshake = new_handshake
         self._handler = handler
         self._process_request = process_request
         self._process_response = process_response
+        self._select_subprotocol = select_subprotocol
+        self._server_header: str | None = handshake["server_header"]
+        self._handshake = handshake
         self._settings = settings
+        self._create_connection = create_connection
+        #: How to listen: a method of the loop, its arguments for the address, and the other ones.
+        self._method = method
+        self._address = address
+        self._options = options
         self._server: asyncio.Server | None = None
         #: Every connection whose transport lives, and every task that handles one.
         self._alive: set[ServerConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
-        self._close_task: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
 
     @property
     def connections(self) -> set[ServerConnection]:
-        """Connections that are open now."""
+        """Connections that are open now: a set of your own, made anew each time."""
         return {connection for connection in self._alive if connection.state is State.OPEN}
 
     @property
-    def sockets(self) -> tuple[Any, ...]:
+    def sockets(self) -> tuple[socket.socket, ...]:
         """The listening sockets; none before the server is started and after it is closed."""
         return () if self._server is None else tuple(self._server.sockets)
 
@@ -214,7 +120,7 @@ class Server:
     async def serve_forever(self) -> None:
         """Accept connections until ``close`` is called. Cancelling it closes the server gracefully."""
         if not self._closing:
-            await self._started().start_serving()
+            await self.start_serving()
         try:
             await self.wait_closed()
         except asyncio.CancelledError:
@@ -235,24 +141,24 @@ class Server:
         self._closing = True
         self.logger.info("server closing")
         for connection in list(self._alive):
-            connection._shut_out()
-        closing = self.connections if close_connections else set()
-        self._close_task = self.get_loop().create_task(self._close(closing, code, reason))
-
-    async def _close(self, connections: set[ServerConnection], code: int, reason: str) -> None:
-        await asyncio.gather(*[connection.close(code, reason) for connection in connections])
-        self._close_task = None
-        self._check_closed()
-
-    def _check_closed(self) -> None:
-        if self._closing and self._close_task is None and not self._alive and not self._tasks:
-            if not self._closed.is_set():
-                self.logger.info("server closed")
-            self._closed.set()
+            if connection._opened:
+                if close_connections:
+                    connection._begin_close(code, reason)  # its own deadline ends it, with no task of ours
+            else:
+                connection._shut_out()
+        self.get_loop().call_soon(self._check_closed)
 
     async def wait_closed(self) -> None:
-        """Wait until ``close`` was called and all connections and handlers have ended."""
+        """Wait until ``close`` was called and all connections and handlers have ended.
+
+        A handler should always be waiting for its connection in one way or another, so that it learns of the end.
+        """
         await self._closed.wait()
+
+    def _check_closed(self) -> None:
+        if self._closing and not self._alive and not self._tasks and not self._closed.is_set():
+            self.logger.info("server closed")
+            self._closed.set()
 
     def _started(self) -> asyncio.Server:
         if self._server is None:
@@ -261,11 +167,11 @@ class Server:
 
     async def _start(self) -> Server:
         if self._server is None:
-            server = await self._create_server()
-            assert isinstance(server, asyncio.Server)
-            self._server = server
-            for sock in server.sockets:
-                self.logger.info("server listening on %s", sock.getsockname())
+            listen = getattr(asyncio.get_running_loop(), self._method)
+            new_connection = functools.partial(self._create_connection, self)
+            self._server = await listen(new_connection, **self._address, **self._options)
+            for sock in self._server.sockets:
+                self.logger.info("server listening on %s", _name_of(sock))
         return self
 
     def __await__(self) -> Generator[Any, None, Server]:
@@ -280,67 +186,34 @@ class Server:
         self.close()
         await self.wait_closed()
 
-    # One connection
-
-    async def _run(self, connection: ServerConnection) -> None:
-        """The task of a connection whose request is there."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            if await self._negotiate(connection):
-                await self._handle(connection)
-        except asyncio.CancelledError:
-            connection.transport.abort()
-            raise
-        finally:
-            self._tasks.discard(task)
-            self._check_closed()
-
-    async def _negotiate(self, connection: ServerConnection) -> bool:
-        request = connection.request
-        assert request is not None
-        handshake = connection._handshake
-        response = None
-        try:
-            if self._process_request is not None:
-                response = await _maybe_await(self._process_request(connection, request))
-            if response is None:
-                response = handshake.accept()
-            if self._process_response is not None:
-                response = await _maybe_await(self._process_response(connection, request, response)) or response
-            if self._closing:
-                response = handshake.reject(503, "Server is shutting down.\n")
-            return connection._answer(response)
-        except Exception:
-            connection.logger.error("opening handshake failed", exc_info=True)
-            text = "Failed to open a WebSocket connection.\nSee server log for more information.\n"
-            return connection._answer(handshake.reject(500, text))
-
-    async def _handle(self, connection: ServerConnection) -> None:
-        code = CloseCode.INTERNAL_ERROR
-        try:
-            await self._handler(connection)
-            code = CloseCode.NORMAL_CLOSURE
-        except ConnectionClosed as exc:
-            connection.logger.info("connection closed while its handler ran: %s", exc)
-        except Exception:
-            connection.logger.error("connection handler failed", exc_info=True)
-        finally:
-            connection._abandon()
-            await connection.close(code)
+    def _new_handshake(self, connection: ServerConnection) -> ServerHandshake:
+        select = None
+        if self._select_subprotocol is not None:
+            select = functools.partial(_select_for, self._select_subprotocol, connection)
+        return ServerHandshake(select_subprotocol=select, **self._handshake)
 
 
-async def _maybe_await(result: Any) -> Any:
-    return await result if isinstance(result, Awaitable) else result
+def _select_for(
+    select: SelectSubprotocol, connection: ServerConnection, _: ServerHandshake, offered: Sequence[str]
+) -> str | None:
+    return select(connection, offered)
+
+
+def _name_of(sock: socket.socket) -> str:
+    name = sock.getsockname()
+    if not isinstance(name, tuple):
+        return str(name)
+    host, port = name[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def serve(
-    handler: Handler,
+    handler: Handler | None,
     host: str | Sequence[str] | None = None,
     port: int | None = None,
     *,
     origins: Sequence[str | re.Pattern[str] | None] | None = None,
+    extensions: Sequence[Any] | None = None,
     subprotocols: Sequence[str] | None = None,
     select_subprotocol: SelectSubprotocol | None = None,
     compression: Compression = "deflate",
@@ -350,81 +223,122 @@ def serve(
     open_timeout: float | None = OPEN_TIMEOUT,
     ping_interval: float | None = 20,
     ping_timeout: float | None = 20,
+    ping_payload: Callable[[], str | bytes] | None = None,
     close_timeout: float | None = CLOSE_TIMEOUT,
     max_size: MaxSize = MAX_SIZE,
     max_queue: MaxQueue = 16,
+    max_queue_bytes: int | None = MAX_QUEUE_BYTES,
     write_limit: WriteLimit = WRITE_LIMIT,
     limits: Limits | None = None,
-    logger: logging.Logger | None = None,
+    on_message: Callable[[Any, Any], object] | None = None,
+    json: Any = json_module,
+    observer: Any = None,
+    logger: LoggerLike | None = None,
+    create_connection: Callable[[Server], ServerConnection] | None = None,
     **kwargs: Any,
 ) -> Server:
     """Serve WebSocket connections: ``async with serve(handler, "localhost", 8765, origins=[...])``.
 
     ``handler(connection)`` runs as a task for each connection, which is closed with 1000 when it returns and with 1011,
-    and a traceback in the log, when it raises.
+    and a traceback in the log, when it raises. ``on_message(connection, message)``, a plain function, is called for
+    each message in place of the connection's queue. With a ``handler`` too, that one sets up and tears down; with None
+    there is no task at all, and a connection lives until someone closes it.
 
     **A browser lets any page connect to your server.** ``origins`` lists the values of the Origin header that are
     accepted: exact strings, compiled patterns, or None for clients that send none; others get a 403.
 
     ``process_request(connection, request)`` and ``process_response(connection, request, response)``, functions or
-    coroutine functions, may return a Response to be sent instead; an exception is logged and answered with 500.
+    coroutine functions, may return a Response to be sent instead; an exception is logged and answered with 500. They
+    see every well-formed request, plain HTTP of any method too: ``connection.respond(200, "OK\\n")`` answers a health
+    check. ``basic_auth`` makes a ``process_request``.
+
     ``subprotocols`` (best first): the client must offer one of them, unless ``select_subprotocol(connection, offered)``
-    decides. ``open_timeout`` bounds the whole opening handshake. For the other settings see ``connect``. Other
+    decides. ``open_timeout`` bounds the whole opening handshake, hooks included. ``create_connection`` is a subclass of
+    ServerConnection, or a function that makes one of the Server. For the other settings see ``connect``. Other
     arguments go to ``loop.create_server``: ``ssl``, ``sock``, ``reuse_port``, ``start_serving``, ...
 
-    Raises ValueError for what must not go on the wire.
+    Raises ValueError for what must not go on the wire, and TypeError when there is neither a handler nor on_message.
     """
+    if handler is None and on_message is None:
+        raise TypeError("serve() needs a handler or on_message")
     settings = Settings(
         compression=compression,
+        extensions=extensions,
         open_timeout=open_timeout,
         ping_interval=ping_interval,
         ping_timeout=ping_timeout,
+        ping_payload=ping_payload,
         close_timeout=close_timeout,
         max_size=max_size,
         max_queue=max_queue,
+        max_queue_bytes=max_queue_bytes,
         write_limit=write_limit,
         limits=limits,
+        on_message=on_message,
+        json=json,
+        observer=observer,
     )
+    handshake = {
+        "origins": origins,
+        "subprotocols": subprotocols,
+        "deflate": settings.deflate,
+        "server_header": server_header,
+        "limits": settings.limits,
+    }
+    ServerHandshake(**handshake)  # type: ignore[arg-type]  # raises ValueError here, not for each client
     if kwargs.get("ssl") is not None:
         kwargs.setdefault("ssl_handshake_timeout", settings.limits.open_timeout)
         if sys.version_info >= (3, 11):  # pragma: no branch (coverage is measured on newer versions)
             kwargs.setdefault("ssl_shutdown_timeout", settings.limits.close_timeout)
-
-    def new_handshake(connection: ServerConnection | None) -> ServerHandshake:
-        select = None
-        if select_subprotocol is not None and connection is not None:
-
-            def select(_: ServerHandshake, offered: Sequence[str]) -> str | None:
-                return select_subprotocol(connection, offered)
-
-        return ServerHandshake(
-            origins=origins,
-            subprotocols=subprotocols,
-            select_subprotocol=select,
-            deflate=settings.deflate,
-            server_header=server_header,
-            limits=settings.limits,
-        )
-
-    async def create_server() -> asyncio.AbstractServer:
-        loop = asyncio.get_running_loop()
-        if kwargs.pop("unix", False):
-            return await loop.create_unix_server(lambda: ServerConnection(server), **kwargs)
-        return await loop.create_server(lambda: ServerConnection(server), host, port, **kwargs)
-
-    new_handshake(None)  # raises ValueError here, not for each client
-    server = Server(
-        create_server,
-        new_handshake,
-        handler,
-        process_request,
-        process_response,
-        settings,
-        _logger if logger is None else logger,
+    return Server(
+        handler=handler,
+        process_request=process_request,
+        process_response=process_response,
+        select_subprotocol=select_subprotocol,
+        handshake=handshake,
+        settings=settings,
+        logger=_logger if logger is None else logger,
+        create_connection=ServerConnection if create_connection is None else create_connection,
+        method="create_server",
+        address={"host": host, "port": port},
+        options=kwargs,
     )
+
+
+def unix_serve(handler: Handler | None, path: str | os.PathLike[str] | None = None, **kwargs: Any) -> Server:
+    """``serve`` on a Unix socket, behind a reverse proxy for example."""
+    server = serve(handler, **kwargs)
+    server._method, server._address = "create_unix_server", {"path": path}
     return server
 
 
-def unix_serve(handler: Handler, path: str | os.PathLike[str] | None = None, **kwargs: Any) -> Server:
-    """``serve`` on a Unix socket."""
-    return serve(handler, unix=True, path=path, **kwargs)
+def basic_auth(
+    realm: str = "",
+    credentials: Credentials | None = None,
+    check_credentials: Callable[[str, str], Awaitable[bool] | bool] | None = None,
+) -> Callable[[ServerConnection, Request], Awaitable[Response | None]]:
+    """A ``process_request`` that demands HTTP Basic authentication (RFC 7617); over anything but TLS it is no secret.
+
+    ``credentials`` is a pair of user name and password, or several of them; ``check_credentials(username, password)``,
+    a function or coroutine function, decides in their place. Who gets in is the connection's ``username``; others get
+    a 401 for ``realm``, which is to be ASCII.
+
+    Raises ValueError when both or none are given, or when the realm must not go on the wire; TypeError for credentials
+    that are none.
+    """
+    auth = BasicAuth(realm, credentials, check_credentials)
+
+    async def process_request(connection: ServerConnection, request: Request) -> Response | None:
+        claim = auth.claim(request)
+        if isinstance(claim, str):
+            refusal = claim
+        elif await maybe_await(auth.check(*claim)):
+            connection.username = claim[0]
+            return None
+        else:
+            refusal = "Invalid credentials\n"
+        response = connection.respond(401, refusal)
+        response.headers["WWW-Authenticate"] = auth.challenge
+        return response
+
+    return process_request

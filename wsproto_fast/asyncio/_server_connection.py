@@ -1,0 +1,245 @@
+"""One connection of a server: the opening handshake with the program's say in it, then its handler.
+
+Knows tasks and the open deadline; what is answered is ``ServerHandshake``'s, and whom the server waits for its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..connection import Connection as Engine
+from ..constants import CloseCode, Role
+from ..exceptions import ConnectionClosed
+from ..http11 import Request, Response
+from .connection import Connection
+
+if TYPE_CHECKING:
+    from .server import Server
+
+__all__ = ["Handler", "ProcessRequest", "ProcessResponse", "SelectSubprotocol", "ServerConnection", "maybe_await"]
+
+Handler = Callable[["ServerConnection"], Awaitable[None]]
+ProcessRequest = Callable[["ServerConnection", Request], Awaitable[Response | None] | Response | None]
+ProcessResponse = Callable[["ServerConnection", Request, Response], Awaitable[Response | None] | Response | None]
+SelectSubprotocol = Callable[["ServerConnection", Sequence[str]], str | None]
+
+#: How long a refused client may take to read its answer, where there is no open deadline.
+_LINGER = 10.0
+
+
+class ServerConnection(Connection):
+    """A server's connection, as handlers get it; ``server`` is the Server.
+
+    Subclasses are made by ``serve(create_connection=...)``, with the server as their only argument.
+    """
+
+    __slots__ = ("_handshake", "_open_by", "_open_timer", "_task", "server")
+
+    #: Who has logged in, by ``basic_auth``.
+    username: str
+    #: What the URL leads to, and the variables in it, by ``route``.
+    handler: Callable[..., Awaitable[None]]
+    handler_kwargs: Mapping[str, Any]
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server._settings, server.logger)
+        self.server = server
+        self._handshake = server._new_handshake(self)
+        #: The whole handshake, TLS included, must be over by then; asyncio makes us when it accepts.
+        open_timeout = self._settings.limits.open_timeout
+        self._open_by = None if open_timeout is None else self._loop.time() + open_timeout
+        self._open_timer: asyncio.TimerHandle | None = None
+        #: Runs the hooks, then the handler; there is none where there is neither.
+        self._task: asyncio.Task[None] | None = None
+
+    def respond(self, status: int, text: str) -> Response:
+        """A plain text response for ``process_request`` and ``process_response`` to return."""
+        return self._handshake.reject(status, text)
+
+    # The opening handshake
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.server._alive.add(self)
+        if self._open_by is not None:
+            self._open_timer = self._loop.call_at(self._open_by, self._expire)
+        if self.server._closing:
+            self._shut_out()
+
+    def _expire(self) -> None:
+        if not self._handshake.done:
+            self.logger.info("opening handshake timed out")
+            if self._task is not None:
+                self._task.cancel()
+        self.transport.abort()
+
+    def _handshake_received(self, data: bytes) -> None:
+        handshake = self._handshake
+        handshake.receive_data(data)
+        if handshake.done or self._task is not None:
+            return  # refused, or about to be answered
+        if handshake.request is not None:
+            self.request = handshake.request
+            self._consider()
+        elif handshake.error is not None:
+            self._answer(handshake.accept())
+
+    def _handshake_eof(self) -> None:
+        handshake = self._handshake
+        handshake.receive_eof()
+        if handshake.done:
+            self.transport.close()  # it has read our refusal
+        elif handshake.request is None and not self.transport.is_closing():
+            self.logger.debug("connection closed before its request was complete")
+            self.transport.close()
+        # else somebody thinks about the answer
+
+    def _consider(self) -> None:
+        """The request is there. Answer it now if the program has no say in it: a scanner is not worth a task."""
+        server = self.server
+        if server._process_request is not None or server._process_response is not None:
+            # Frames must wait for our answer (RFC 6455 4.1); what comes early stays in the socket.
+            self._pause_reading(True)
+            self._start(self._negotiate())
+            return
+        try:
+            response = self._handshake.accept()
+        except Exception:  # of select_subprotocol
+            response = self._failure()
+        if self._answer(response) and server._handler is not None:
+            self._start(self._handle(server._handler))
+
+    async def _negotiate(self) -> None:
+        try:
+            response = await self._ask()
+        except Exception:
+            response = self._failure()
+        handler = self.server._handler
+        if self._answer(response) and handler is not None:
+            await self._handle(handler)
+
+    async def _ask(self) -> Response:
+        """What the hooks want to answer."""
+        server = self.server
+        request = self.request
+        assert request is not None
+        response = None
+        if server._process_request is not None:
+            response = await maybe_await(server._process_request(self, request))
+        if response is None:
+            response = self._handshake.accept()
+        elif server._server_header is not None and "Server" not in response.headers:
+            response.headers["Server"] = server._server_header
+        if server._process_response is not None:
+            response = await maybe_await(server._process_response(self, request, response)) or response
+        return response
+
+    def _failure(self) -> Response:
+        """The answer to a request on which the program failed, which is being handled."""
+        self.logger.error("opening handshake failed", exc_info=True)
+        text = "Failed to open a WebSocket connection.\nSee server log for more information.\n"
+        return self._handshake.reject(500, text)
+
+    def _answer(self, response: Response) -> bool:
+        """Send the answer to the request. True: the connection is open."""
+        handshake = self._handshake
+        try:
+            if response.status_code == 101 and self.server._closing:
+                response = handshake.reject(503, "Server is shutting down.\n")
+            handshake.send_response(response)
+        except Exception:  # a hook made something that is no answer
+            response = self._failure()
+            handshake.send_response(response)
+        self.response = response
+        self._pause_reading(False)
+        if self.transport.is_closing():
+            return False
+        self.transport.writelines(handshake.data_to_send())
+        if handshake.accepted:
+            self._accepted()
+            return True
+        if response.status_code < 400:
+            self.logger.debug("answered a request with HTTP %d", response.status_code)
+        else:
+            error = f"; {handshake.error}" if handshake.error else ""
+            self.logger.info("connection refused: HTTP %d%s", response.status_code, error)
+        self._linger()
+        return False
+
+    def _accepted(self) -> None:
+        handshake = self._handshake
+        self._cancel_open_timer()
+        del self._handshake  # it is of no further use
+        engine = Engine(
+            Role.SERVER,
+            limits=self._settings.limits,
+            keepalive=self._settings.keepalive,
+            deflate=handshake.deflate,
+            trailing_data=handshake.trailing_data,
+        )
+        engine.subprotocol = handshake.subprotocol
+        self._open(engine)
+
+    def _linger(self) -> None:
+        """Let the client read our refusal: closing with bytes of it unread would reset the connection."""
+        if not self._can_half_close():
+            self.transport.close()
+            return
+        self._half_close()
+        if self._open_timer is None:
+            self._open_timer = self._loop.call_later(_LINGER, self.transport.abort)
+
+    def _shut_out(self) -> None:
+        """The server closes before a request was there."""
+        if self._task is None and not self._handshake.done:
+            self.transport.close()
+
+    def _cancel_open_timer(self) -> None:
+        if self._open_timer is not None:
+            self._open_timer.cancel()
+            self._open_timer = None
+
+    # The handler
+
+    async def _handle(self, handler: Handler) -> None:
+        code = CloseCode.INTERNAL_ERROR
+        try:
+            await handler(self)
+            code = CloseCode.NORMAL_CLOSURE
+        except ConnectionClosed as exc:
+            self.logger.info("connection closed while its handler ran: %s", exc)
+        except Exception:
+            self.logger.error("connection handler failed", exc_info=True)
+        finally:
+            self._abandon()
+            await self.close(code)
+
+    # The end
+
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        self._task = task = self._loop.create_task(coroutine)
+        self.server._tasks.add(task)
+        task.add_done_callback(self._on_task_done)
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        if task.cancelled():
+            self.transport.abort()
+        if self._lost.done():
+            self._cancel_open_timer()
+        self.server._tasks.discard(task)
+        self.server._check_closed()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._task is None:  # else the deadline is that of the hooks too
+            self._cancel_open_timer()
+        super().connection_lost(exc)
+        self.server._alive.discard(self)
+        self.server._check_closed()
+
+
+async def maybe_await(result: Any) -> Any:
+    """What a function or coroutine function of the program has returned."""
+    return await result if isinstance(result, Awaitable) else result
