@@ -90,7 +90,7 @@ $(VENV)/.built-pure: $(VENV)/.extra-build pyproject.toml setup.py
 
 # Targets --------------------------------------------------------------------------------------------------------------
 
-.PHONY: help build demo test lint fuzz fuzz-py asan autobahn bench bench-readme coverage test-all dist clean
+.PHONY: help build demo test test-loops lint fuzz fuzz-py asan autobahn bench bench-readme coverage test-all dist clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | while IFS=$$'\t' read -r name text; do \
@@ -103,6 +103,11 @@ demo: $(BUILT) ## start the demo server and say where it is; Ctrl-C ends it
 
 test: $(BUILT) $(VENV)/.extra-test ## all tests, engine tests on both builds (PYTEST_ARGS=...)
 	$(PY) -m pytest $(PYTEST_ARGS)
+
+# Each on its own: a loop is chosen once, for a whole process. Debug mode finds what tests leave behind.
+test-loops: $(BUILT) $(VENV)/.extra-test ## the asyncio adapter's tests on uvloop, and in asyncio's debug mode
+	WSPROTO_FAST_LOOP=uvloop $(PY) -m pytest tests/asyncio $(PYTEST_ARGS)
+	PYTHONASYNCIODEBUG=1 $(PY) -m pytest tests/asyncio -m "not external" $(PYTEST_ARGS)
 
 lint: $(VENV)/.extra-lint $(VENV)/.extra-test ## ruff, mypy --strict, cython-lint
 	$(BIN)/ruff check .

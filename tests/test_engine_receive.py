@@ -470,6 +470,18 @@ def test_finer_delivery_gives_what_was_collected(ws: ModuleType, delivery: str, 
     assert conn.events() == []
 
 
+@pytest.mark.parametrize("delivery", ["frame", "chunk"])
+def test_finer_delivery_behind_a_ping_amid_the_message(ws: ModuleType, delivery: str) -> None:
+    """The Ping's FIN is not the message's."""
+    conn = ws.Connection(ws.Role.CLIENT)
+    conn.receive_data(to(CLIENT, (0x01, b"a\xc3"), (0x89, b"p")))
+    assert [plain(event) for event in conn.events()] == [("Ping", b"p")]
+    conn.delivery = delivery
+    assert [plain(event) for event in conn.events()] == [("Fragment", 1, "a", True, False, True)]
+    conn.receive_data(to(CLIENT, (0x80, b"\xa4")))
+    assert [plain(event) for event in conn.events()] == [("Fragment", 1, "ä", False, True, True)]
+
+
 def test_delivery_is_checked(ws: ModuleType) -> None:
     with pytest.raises(ValueError, match="delivery"):
         ws.Connection(ws.Role.CLIENT, delivery="all")

@@ -26,6 +26,9 @@ __all__ = [
     "InvalidParameterName",
     "InvalidParameterValue",
     "InvalidProtocol",
+    "InvalidProxy",
+    "InvalidProxyMessage",
+    "InvalidProxyStatus",
     "InvalidState",
     "InvalidStatus",
     "InvalidURI",
@@ -34,6 +37,7 @@ __all__ = [
     "NegotiationError",
     "PayloadTooBig",
     "ProtocolError",
+    "ProxyError",
     "RemoteProtocolError",
     "RequestLineTooLong",
     "SecurityError",
@@ -103,6 +107,18 @@ class InvalidURI(WebSocketException, ValueError):
         return f"{self.uri} isn't a valid URI: {self.msg}"
 
 
+class InvalidProxy(WebSocketException, ValueError):
+    """Not a usable address of a proxy."""
+
+    def __init__(self, proxy: str, msg: str) -> None:
+        super().__init__(proxy, msg)
+        self.proxy = proxy
+        self.msg = msg
+
+    def __str__(self) -> str:
+        return f"{self.proxy} isn't a valid proxy: {self.msg}"
+
+
 class InvalidHandshake(WebSocketException):
     """Base of everything that can go wrong in the opening handshake."""
 
@@ -125,6 +141,25 @@ class HeaderLineTooLong(SecurityError):
 
 class TooManyHeaders(SecurityError):
     """More headers than ``Limits.max_headers``; answered with 431."""
+
+
+class ProxyError(InvalidHandshake):
+    """A proxy could not be used; the cause, if any, says why."""
+
+
+class InvalidProxyMessage(ProxyError):
+    """The proxy's answer is not well-formed HTTP/1.1; the cause says why."""
+
+
+class InvalidProxyStatus(ProxyError):
+    """The proxy refuses to connect us. ``response`` is its whole answer."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response)
+        self.response = response
+
+    def __str__(self) -> str:
+        return f"proxy rejected connection: HTTP {self.response.status_code:d}"
 
 
 class InvalidMessage(InvalidHandshake):

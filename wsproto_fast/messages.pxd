@@ -58,7 +58,7 @@ cdef class MessageAssembler:
     cdef int _read_piece(self, FrameReader reader, Py_ssize_t n) except -1
     cdef bytes _inflate(self, bytes piece, bint fin)
     @cython.locals(accumulator=Accumulator, last=bint)
-    cdef int _deliver(self, FrameReader reader) except -1
+    cdef int _deliver(self, bint last) except -1
     cdef object space(self, Py_ssize_t want)
     cdef int filled(self, Py_ssize_t nbytes) except -1
     cdef Py_ssize_t unread(self) noexcept

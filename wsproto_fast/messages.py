@@ -204,7 +204,7 @@ class MessageAssembler:
                 return False
         elif not reader.fin and self.delivery == MESSAGES:
             return False
-        self._deliver(reader)
+        self._deliver(reader.fin and not reader.in_frame)
         return True
 
     def read_rest(self, reader: FrameReader) -> bool:
@@ -213,7 +213,7 @@ class MessageAssembler:
             return False
         if self._accumulator is None or self._accumulator.size == 0:
             return False
-        self._deliver(reader)
+        self._deliver(False)  # the message is open: the frame that was read last may be a Ping amid it
         return True
 
     def _read_piece(self, reader: FrameReader, n: int) -> None:
@@ -252,10 +252,9 @@ class MessageAssembler:
         except PayloadTooBig:
             raise self._too_big(None) from None
 
-    def _deliver(self, reader: FrameReader) -> None:
+    def _deliver(self, last: bool) -> None:
         accumulator = self._accumulator
         assert accumulator is not None
-        last = reader.fin and not reader.in_frame
         if last and accumulator.text and not accumulator.complete():
             raise _invalid_text()
         if not accumulator.text:

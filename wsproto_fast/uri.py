@@ -69,13 +69,26 @@ def parse_uri(uri: str) -> WebSocketURI:
     Raises InvalidURI, and nothing else, when ``uri`` isn't a WebSocket URI, when it contains a space or a control
     character, a fragment, or a user name without a password (Basic authentication needs both).
     """
-    # urlsplit() removes tabs, line ends and leading spaces silently, so they are looked for before it.
-    if _find_illegal(uri):
-        raise InvalidURI(uri, "it contains a space or a control character")
+    check_characters(uri)
     try:
         return _parse_uri(uri)
+    except InvalidURI:
+        raise
     except ValueError as exc:  # of urlsplit, its port, ipaddress, IDNA or unquote
         raise InvalidURI(uri, str(exc)) from exc
+
+
+def check_characters(uri: str) -> None:
+    """Raise InvalidURI for what urlsplit() removes silently: tabs, line ends, leading spaces; and for their like."""
+    if _find_illegal(uri):
+        raise InvalidURI(uri, "it contains a space or a control character")
+
+
+def check_brackets(netloc: str) -> None:
+    """Raise ValueError for misplaced brackets: to an older urlsplit(), "[::1]evil" is the host "::1"."""
+    address = netloc.rpartition("@")[2]
+    if ("[" in address or "]" in address) and not _is_bracketed(address):
+        raise ValueError("misplaced brackets")
 
 
 def _parse_uri(uri: str) -> WebSocketURI:
@@ -86,9 +99,7 @@ def _parse_uri(uri: str) -> WebSocketURI:
         raise InvalidURI(uri, "hostname isn't provided")
     if parts.fragment:  # RFC 6455 3: fragment identifiers are meaningless and MUST NOT be used
         raise InvalidURI(uri, "fragment identifier is meaningless")
-    address = parts.netloc.rpartition("@")[2]
-    if ("[" in address or "]" in address) and not _is_bracketed(address):  # older urlsplit: "[::1]evil" is "::1"
-        raise InvalidURI(uri, "misplaced brackets")
+    check_brackets(parts.netloc)
     secure = parts.scheme == "wss"
     port = parts.port
     if port is None:

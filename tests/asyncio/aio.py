@@ -1,9 +1,13 @@
-"""What the adapter's tests share: running coroutines, echo servers, and peers that speak bytes."""
+"""What the adapter's tests share: running coroutines, echo servers, and peers that speak bytes.
+
+``WSPROTO_FAST_LOOP=uvloop`` runs them all on uvloop, ``PYTHONASYNCIODEBUG=1`` in asyncio's debug mode: `make test-loops`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import socket
 import ssl
@@ -23,6 +27,12 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 #: Where `make test` and CI install node packages.
 NODE_DIRECTORY = Path(os.environ.get("WSPROTO_FAST_NODE", ROOT / "build" / "node"))
 IN_CI = os.environ.get("CI", "") not in ("", "0", "false")
+#: The event loop that `run` takes: "asyncio", which is the stock one, or "uvloop".
+LOOP = os.environ.get("WSPROTO_FAST_LOOP") or "asyncio"
+if LOOP not in ("asyncio", "uvloop"):
+    raise pytest.UsageError(f"WSPROTO_FAST_LOOP is asyncio or uvloop, not {LOOP}")
+#: What asyncio tells its exception handler in debug mode, and in no other, of a TLS handshake that failed.
+FAILED_HANDSHAKE = "Error on transport creation for incoming connection"
 
 MASK = b"\x01\x02\x03\x04"
 #: A request that any server accepts; the answer to it has a fixed Sec-WebSocket-Accept.
@@ -33,18 +43,41 @@ REQUEST = (
 
 
 def run(coroutine: Coroutine[Any, Any, T], *, limit: float = 15.0) -> T:
-    """Run a test's coroutine. What asyncio reports to its exception handler fails the test."""
+    """Run a test's coroutine on the loop that was asked for.
 
-    async def main() -> T:
-        complaints: list[dict[str, Any]] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    What asyncio reports to its exception handler fails the test; in debug mode so does, by pytest's filters, a warning
+    of what the test has left behind: a transport that is not closed, a coroutine that was not awaited.
+    """
+
+    complaints: list[dict[str, Any]] = []
+
+    def complain(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if context["message"] != FAILED_HANDSHAKE:
+            complaints.append(context)
+
+    async def main() -> tuple[T, bool]:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(complain)
+        loop.slow_callback_duration = limit  # that is logged, and some tests read the log
         async with timeout(limit):
             result = await coroutine
         await asyncio.sleep(0)
-        assert not complaints, complaints
-        return result
+        return result, loop.get_debug()
 
-    return asyncio.run(main())
+    result, debug = runner()(main())
+    if debug:
+        gc.collect()  # here, so that it is this test that fails
+    assert not complaints, complaints
+    return result
+
+
+def runner() -> Callable[..., Any]:
+    """``asyncio.run``, or uvloop's."""
+    if LOOP == "asyncio":
+        return asyncio.run
+    import uvloop
+
+    return uvloop.run
 
 
 def port_of(server: Server) -> int:

@@ -12,10 +12,10 @@ from helpers import encode_frame
 
 from wsproto_fast import Connection as Engine
 from wsproto_fast import Limits, Pong, Role
+from wsproto_fast._settings import Settings
 from wsproto_fast.asyncio import Connection, ServerConnection, _compat, serve
 from wsproto_fast.asyncio._link import Link
 from wsproto_fast.asyncio._receiving import Receiver
-from wsproto_fast._settings import Settings
 from wsproto_fast.exceptions import ConnectionClosedError
 
 

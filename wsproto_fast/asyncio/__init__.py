@@ -9,13 +9,17 @@ from __future__ import annotations
 from .broadcast import broadcast
 from .client import ClientConnection, connect, unix_connect
 from .connection import Connection
-from .server import Server, ServerConnection, serve, unix_serve
+from .server import Server, ServerConnection, basic_auth, serve, unix_serve
+from .session import Session, SessionState
 
 __all__ = [
     "ClientConnection",
     "Connection",
     "Server",
     "ServerConnection",
+    "Session",
+    "SessionState",
+    "basic_auth",
     "broadcast",
     "connect",
     "serve",

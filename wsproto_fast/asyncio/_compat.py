@@ -6,10 +6,13 @@ import asyncio
 import sys
 from types import TracebackType
 
-__all__ = ["WRITELINES_IS_SAFE", "timeout"]
+__all__ = ["HAS_TLS_IN_TLS", "WRITELINES_IS_SAFE", "timeout"]
 
 #: gh-127655: in these releases writelines() never calls pause_writing(), so a stalled peer's output grew without bound.
 WRITELINES_IS_SAFE = not (3, 12, 0) <= sys.version_info < (3, 12, 9) and not (3, 13, 0) <= sys.version_info < (3, 13, 2)
+
+#: Whether ``loop.start_tls`` takes the transport of a TLS connection.
+HAS_TLS_IN_TLS = sys.version_info >= (3, 11)
 
 if sys.version_info >= (3, 11):
     from asyncio import timeout

@@ -143,7 +143,8 @@ class Link(asyncio.BufferedProtocol):
         return self._can_half_close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport_error = exc
+        # the traceback of a write that failed would hold us alive
+        self._transport_error = None if exc is None else exc.with_traceback(None)
         self._write_paused = False
         self._lost.set_result(None)
         if self._entry is not None:

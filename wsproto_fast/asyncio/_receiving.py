@@ -6,13 +6,14 @@ Knows messages, who waits for one and when to stop the peer; knows no bytes of t
 from __future__ import annotations
 
 import asyncio
+import codecs
 import collections
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any, Literal, overload
 
 from .._settings import Settings
-from ..constants import MESSAGE_COST, NO_BUDGET, CloseCode, Opcode
+from ..constants import MESSAGE_COST, NO_BUDGET, CloseCode, Opcode, State
 from ..events import Closed, Event, Fragment, Message, Pong
 from ..exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK
 from ._link import Link
@@ -22,6 +23,9 @@ __all__ = ["Receiver"]
 #: What one task or callback may take before others get a turn, in bytes; each message counts ``MESSAGE_COST`` more.
 #: Under 1 ms.
 _TURN = 2**16
+
+#: ``decode`` for ``async for``, which ends where ``recv`` raises ConnectionClosedOK.
+_ITERATING: Any = object()
 
 #: A message for ``recv``, a frame that ``recv_streaming`` asked for, or a text that ``recv_json`` wants as bytes.
 _Item = str | bytes | Fragment | Message
@@ -67,11 +71,8 @@ class Receiver(Link):
         """Received messages until the connection is closed normally; ConnectionClosedError if it ends otherwise."""
         return self
 
-    async def __anext__(self) -> str | bytes:
-        try:
-            return await self.recv()
-        except ConnectionClosedOK:
-            raise StopAsyncIteration from None
+    def __anext__(self) -> Awaitable[str | bytes]:
+        return self.recv(_ITERATING)
 
     @overload
     async def recv(self, decode: Literal[True]) -> str: ...
@@ -92,16 +93,31 @@ class Receiver(Link):
             raise _busy("recv")
         if self._raw:
             self._set_raw(False)
-        if self._taken >= _TURN:
-            await self._let_others_run()
-        if not self._queue:
-            await self._wait_for_message()
-        data = self._take()
-        if isinstance(data, Fragment):
-            data = await self._join(data)
-        elif isinstance(data, Message):
-            data = data.data.decode()  # type: ignore[union-attr]
-        return data if decode is None else self._convert(data, decode)
+        try:
+            if self._taken >= _TURN:
+                await self._let_others_run()
+            if not self._queue:
+                self._check_queue()
+            while not self._queue:
+                if self._ended:
+                    raise self._closed_error()
+                # As in _wait(), but idle connections are waiting here: each coroutine more would cost them 200 bytes.
+                self._taken = 0
+                self._getter = self._loop.create_future()
+                try:
+                    await self._getter
+                finally:
+                    self._getter = None
+            data = self._take()
+            if isinstance(data, Fragment):
+                data = await self._join(data)
+            if isinstance(data, Message):
+                data = data.data.decode()  # type: ignore[union-attr]
+            return data if decode is None or decode is _ITERATING else self._convert(data, decode)
+        except ConnectionClosedOK:
+            if decode is _ITERATING:
+                raise StopAsyncIteration from None
+            raise
 
     async def recv_json(self) -> Any:
         """The next message, parsed by the connection's JSON codec: ``json``, or what was given as ``json=``.
@@ -126,11 +142,11 @@ class Receiver(Link):
 
     def _set_raw(self, raw: bool) -> None:
         """Want the texts that come from now on as ``bytes``, or as ``str``."""
-        self._raw = self._engine.decode_text = raw
         self._check_queue()
         self._engine.decode_text = not raw
         self._raw = raw
-        self._sink = self._on_raw_message if raw else None
+        if self._engine.state is not State.CLOSED:  # else nothing comes any more; and it refers to us
+            self._sink = self._on_raw_message  # from now on: a text that has begun still comes as was wanted then
 
     @overload
     def recv_streaming(self, decode: Literal[True]) -> AsyncIterator[str]: ...
@@ -153,18 +169,22 @@ class Receiver(Link):
             self._set_raw(False)
         self._streaming = True
         last: bool | None = None  # of the frame taken last
+        decoder = codecs.getincrementaldecoder("utf-8")()
         try:
             while not last:
+                if self._taken >= _TURN:
+                    await self._let_others_run()
                 if not self._queue:
                     self._deliver("frame")
                     self._pump()  # the beginning of a message may be there
                     await self._wait_for_message()
                 item = self._take()
                 last = item.fin if isinstance(item, Fragment) else True
-                data = item if isinstance(item, (str, bytes)) else item.data
-                if isinstance(item, Message):
-                    data = item.data.decode()  # type: ignore[union-attr]
-                yield data if decode is None else self._convert(data, decode)
+                if isinstance(item, (str, bytes)):
+                    data, text = item, isinstance(item, str)
+                else:
+                    data, text = item.data, item.opcode is Opcode.TEXT
+                yield self._convert(data, text if decode is None else decode, decoder, last)
         finally:
             if last is not False:  # at the end of a message, or before its beginning
                 self._streaming = False
@@ -211,7 +231,7 @@ class Receiver(Link):
                 self._resume_input()
         return item
 
-    async def _join(self, first: Fragment) -> str | bytes:
+    async def _join(self, first: Fragment) -> str | bytes | Message:
         """A message of which a cancelled recv_streaming had asked for the frames. Cancelling puts them back."""
         fragments = [first]
         try:
@@ -223,17 +243,23 @@ class Receiver(Link):
                 fragments.append(item)
         except asyncio.CancelledError:
             self._queue.extendleft(reversed(fragments))
+            self._queue_bytes += sum(len(fragment.data) for fragment in fragments)
             raise
         parts: list[Any] = [fragment.data for fragment in fragments]
-        return "".join(parts) if isinstance(first.data, str) else b"".join(parts)
+        if isinstance(first.data, str):
+            return "".join(parts)
+        return Message(b"".join(parts), first.opcode) if first.opcode is Opcode.TEXT else b"".join(parts)
 
-    def _convert(self, data: str | bytes, decode: bool) -> str | bytes:
+    def _convert(
+        self, data: str | bytes, decode: bool, decoder: codecs.IncrementalDecoder | None = None, last: bool = True
+    ) -> str | bytes:
+        """``decoder`` has what the frames before ended in the middle of."""
         if isinstance(data, str):
             return data if decode else data.encode()
         if not decode:
             return data
         try:
-            return data.decode()
+            return data.decode() if decoder is None else decoder.decode(data, last)
         except UnicodeDecodeError as exc:
             self._fail(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}")
             raise self._closed_error() from exc
@@ -244,7 +270,7 @@ class Receiver(Link):
         self._put(data, len(data))
 
     def _on_raw_message(self, data: str | bytes) -> None:
-        if self._engine.message_opcode is Opcode.TEXT:
+        if isinstance(data, bytes) and self._engine.message_opcode is Opcode.TEXT:
             self._put(Message(data, Opcode.TEXT), len(data))
         else:
             self._put(data, len(data))

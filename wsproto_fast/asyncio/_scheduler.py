@@ -104,12 +104,14 @@ class Scheduler:
                 self.at_turn_end(whom)
 
 
-_schedulers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Scheduler] = weakref.WeakKeyDictionary()
+#: By the ids of their loops. A scheduler lives as long as a connection of its loop, and the loop as long as it: a
+#: dictionary that kept either would keep every loop that a program ever ran.
+_schedulers: weakref.WeakValueDictionary[int, Scheduler] = weakref.WeakValueDictionary()
 
 
 def scheduler_of(loop: asyncio.AbstractEventLoop) -> Scheduler:
     """The scheduler of that loop; one and the same for all its connections."""
-    scheduler = _schedulers.get(loop)
+    scheduler = _schedulers.get(id(loop))
     if scheduler is None:
-        scheduler = _schedulers[loop] = Scheduler(loop)
+        scheduler = _schedulers[id(loop)] = Scheduler(loop)
     return scheduler

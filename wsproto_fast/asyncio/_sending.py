@@ -12,7 +12,7 @@ from typing import Any, NoReturn, Protocol
 from .._payloads import DataLike, DataTypes, kind_of
 from .._settings import Settings
 from ..constants import CloseCode, SendStatus
-from ..exceptions import InvalidState
+from ..exceptions import InvalidState, LocalProtocolError
 from ..prepared import PreparedMessage
 from . import _compat
 from ._receiving import Receiver
@@ -72,6 +72,8 @@ class Sender(Receiver):
                 await self._send_fragments(message, text, compress)
         except InvalidState:
             await self._raise_closed()
+        except LocalProtocolError as exc:
+            raise _unwrapped(exc) from None
 
     async def send_json(self, data: Any, *, compress: bool | None = None, timeout: float | None = None) -> None:
         """Send ``data`` as JSON in a text message, made by the connection's codec: see ``recv_json`` and ``send``.
@@ -96,9 +98,12 @@ class Sender(Receiver):
         try:
             self._send_message(message, text, compress)
         except InvalidState:
-            _ = self._engine  # raises in the opening handshake
-            raise self._closed_error() from None
-        return SendStatus.QUEUED if self.buffered_amount else SendStatus.SENT
+            self._raise_ended()
+        except LocalProtocolError as exc:
+            raise _unwrapped(exc) from None
+        if self.buffered_amount or self.transport.is_closing():
+            return SendStatus.QUEUED
+        return SendStatus.SENT
 
     def _send_message(self, message: DataLike, text: bool | None, compress: bool | None) -> None:
         if isinstance(message, str):
@@ -204,6 +209,16 @@ class Sender(Receiver):
         if not self._ended:
             await asyncio.shield(self._lost)
         raise self._closed_error()
+
+    def _raise_ended(self) -> NoReturn:
+        _ = self._engine  # as above
+        raise self._closed_error()  # has its cause, so no "from"; in a variable its traceback would hold us alive
+
+
+def _unwrapped(exc: LocalProtocolError) -> Exception:
+    """A text with lone surrogates is UnicodeEncodeError everywhere in Python."""
+    cause = exc.__cause__
+    return UnicodeEncodeError(*cause.args) if isinstance(cause, UnicodeEncodeError) else exc
 
 
 async def _each(message: object) -> AsyncGenerator[DataLike, None]:

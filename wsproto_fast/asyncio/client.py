@@ -1,28 +1,25 @@
-"""Clients: ``connect`` opens a connection and does the opening handshake.
+"""Clients: ``connect`` opens a connection and does the opening handshake, again and again if asked to.
 
-Knows asyncio's ways to connect and the open deadline; what is said in the handshake is ``ClientHandshake``'s.
+Knows asyncio's ways to connect and the open deadline; what is said in the handshake is ``ClientHandshake``'s, where a
+redirect leads ``_redirecting``'s, which proxy to use ``proxy``'s.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import sys
-from collections.abc import Generator, Sequence
+import traceback
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
-from ..connection import Connection as Engine
-from ..constants import Role
-from ..exceptions import InvalidState
-from ..handshake import ClientHandshake
-from ..http11 import HeadersLike
-from ..limits import Limits
-from ..uri import parse_uri
-from . import _compat
+from .._redirecting import MAX_REDIRECTS, redirected, same_origin, without_credentials
 from .._settings import (
     CLOSE_TIMEOUT,
+    MAX_QUEUE_BYTES,
     MAX_SIZE,
     OPEN_TIMEOUT,
     WRITE_LIMIT,
@@ -32,9 +29,19 @@ from .._settings import (
     Settings,
     WriteLimit,
 )
-from .connection import Connection
+from ..backoff import backoff, process_exception
+from ..connection import Connection as Engine
+from ..constants import Role
+from ..exceptions import InvalidState, InvalidStatus, SecurityError
+from ..handshake import ClientHandshake
+from ..http11 import Headers, HeadersLike
+from ..limits import Limits
+from ..uri import WebSocketURI, parse_uri
+from . import _compat
+from ._dialing import Dialer
+from .connection import Connection, LoggerLike
 
-__all__ = ["USER_AGENT", "ClientConnection", "connect", "unix_connect"]
+__all__ = ["USER_AGENT", "ClientConnection", "connect", "process_exception", "unix_connect"]
 
 USER_AGENT = f"Python/{sys.version_info.major}.{sys.version_info.minor} wsproto_fast"
 
@@ -44,7 +51,9 @@ _logger = logging.getLogger("wsproto_fast.client")
 class ClientConnection(Connection):
     """A client's connection; ``connect`` makes it."""
 
-    def __init__(self, settings: Settings, handshake: ClientHandshake, logger: logging.Logger) -> None:
+    __slots__ = ("_answered", "_handshake")
+
+    def __init__(self, settings: Settings, handshake: ClientHandshake, logger: LoggerLike) -> None:
         super().__init__(settings, logger)
         self._handshake = handshake
         self.request = handshake.request
@@ -56,17 +65,19 @@ class ClientConnection(Connection):
         self.transport.writelines(self._handshake.data_to_send())
 
     def _handshake_received(self, data: bytes) -> None:
-        self._handshake.receive_data(data)
-        self._proceed()
+        if not self._answered.done():
+            self._handshake.receive_data(data)
+            self._proceed()
 
     def _handshake_eof(self) -> None:
-        self._handshake.receive_eof()
-        self._proceed()
+        if not self._answered.done():
+            self._handshake.receive_eof()
+            self._proceed()
 
     def _proceed(self) -> None:
         handshake = self._handshake
         self.response = handshake.response
-        if self._answered.done() or not handshake.done:
+        if not handshake.done:
             return
         if handshake.error is not None:
             error = handshake.error
@@ -86,20 +97,42 @@ class ClientConnection(Connection):
         del self._handshake  # it is of no further use
         self._open(engine)
 
+    def _give_up(self) -> None:
+        """Opening has failed: whatever comes now, this is no connection."""
+        self._answered.cancel()
+        transport = getattr(self, "transport", None)
+        if transport is not None:
+            transport.abort()
+
 
 class connect:  # noqa: N801 (it is used like a function)
     """Open a WebSocket connection: ``await connect(uri)``, or ``async with connect(uri) as connection``.
 
-    ``origin``, ``subprotocols`` (best first), ``additional_headers`` and ``user_agent_header`` go into the request;
-    ``compression`` is "deflate", a DeflateConfig or None. ``open_timeout`` bounds all from the address lookup to the
-    end of the handshake. ``ping_interval``, ``ping_timeout``, ``close_timeout``: seconds; None switches one off.
-    ``max_size`` bounds a message (after inflate), or is ``(message, frame)``; ``limits`` takes its place for finer
-    settings. ``max_queue`` bounds the messages received and not taken, or is ``(high, low)``; ``write_limit`` bounds
-    the bytes sent and not written, or is ``(high, low)``. Other arguments go to ``loop.create_connection``: ``ssl``,
-    ``sock``, ``host`` and ``port`` in place of the URI's, ``server_hostname``, ``local_addr``, ...
+    ``async for connection in connect(uri)`` connects again whenever its body continues, and closes the connection
+    before. Errors of the network are waited out with ``reconnect_delays()``, until an attempt succeeds;
+    ``process_exception`` is given what an attempt raised, and returns None to try again, or what to raise.
 
-    Raises InvalidURI, and ValueError for anything that must not go on the wire, before a socket is opened; then
-    OSError, TimeoutError, or InvalidHandshake, of which InvalidStatus holds a server's refusal.
+    ``origin``, ``subprotocols`` (best first), ``additional_headers`` and ``user_agent_header`` go into the request;
+    ``compression`` is "deflate", a DeflateConfig or None, and ``extensions`` is websockets' way to say it.
+    ``open_timeout`` bounds all from the address lookup to the end of the handshake, proxies and redirects included.
+    ``ping_interval``, ``ping_timeout``, ``close_timeout``: seconds; None switches one off. ``ping_payload`` makes the
+    payload of each heartbeat. ``max_size`` bounds a message (after inflate), or is ``(message, frame)``; ``limits``
+    takes its place for finer settings. ``max_queue`` and ``max_queue_bytes`` bound the messages received and not taken,
+    ``write_limit`` the bytes sent and not written; each but the second may be ``(high, low)``.
+    ``on_message(connection, message)`` is called for each message in place of the queue. ``json`` has the codec of
+    ``send_json`` and ``recv_json``; ``observer`` is told what happens.
+
+    ``proxy`` is the address of one, None, or True for that of the environment or the operating system. Arguments
+    that begin with ``proxy_`` go without it to the connection to an HTTP proxy, for example ``proxy_ssl``; there they
+    stand beside all others but those of TLS. SOCKS needs the extra ``wsproto_fast[proxy]``.
+
+    ``create_connection`` makes the connection, for example a subclass of ClientConnection. Other arguments go to
+    ``loop.create_connection``: ``ssl``, ``sock``, ``host`` and ``port`` in place of the URI's, ``server_hostname``,
+    ``local_addr``, ...
+
+    Raises InvalidURI or InvalidProxy, and ValueError for anything that must not go on the wire, before a socket is
+    opened; then OSError, TimeoutError, or InvalidHandshake, of which InvalidStatus holds a server's refusal. Up to 10
+    redirects are followed; InvalidURI, and ValueError when ``sock``, ``host`` or ``port`` rules one out, then too.
     """
 
     def __init__(
@@ -107,81 +140,118 @@ class connect:  # noqa: N801 (it is used like a function)
         uri: str,
         *,
         origin: str | None = None,
+        extensions: Sequence[Any] | None = None,
         subprotocols: Sequence[str] | None = None,
         compression: Compression = "deflate",
         additional_headers: HeadersLike | None = None,
         user_agent_header: str | None = USER_AGENT,
+        proxy: str | Literal[True] | None = True,
+        process_exception: Callable[[Exception], Exception | None] = process_exception,
         open_timeout: float | None = OPEN_TIMEOUT,
         ping_interval: float | None = 20,
         ping_timeout: float | None = 20,
+        ping_payload: Callable[[], str | bytes] | None = None,
         close_timeout: float | None = CLOSE_TIMEOUT,
+        reconnect_delays: Callable[[], Iterable[float]] = backoff,
         max_size: MaxSize = MAX_SIZE,
         max_queue: MaxQueue = 16,
+        max_queue_bytes: int | None = MAX_QUEUE_BYTES,
         write_limit: WriteLimit = WRITE_LIMIT,
         limits: Limits | None = None,
-        logger: logging.Logger | None = None,
+        on_message: Callable[[Any, Any], object] | None = None,
+        json: Any = json,
+        observer: Any = None,
+        logger: LoggerLike | None = None,
+        create_connection: Callable[[Settings, ClientHandshake, LoggerLike], ClientConnection] | None = None,
         **kwargs: Any,
     ) -> None:
-        self._uri = parse_uri(uri)
-        if not self._uri.secure and kwargs.get("ssl") is not None:
-            raise ValueError("ssl argument is incompatible with a ws:// URI")
-        if self._uri.secure and kwargs.setdefault("ssl", True) is None:
-            raise ValueError("ssl=None is incompatible with a wss:// URI")
+        #: Where the current attempt goes; redirects change it until the next.
+        self.uri = self._first_uri = uri
         self._settings = Settings(
             compression=compression,
+            extensions=extensions,
             open_timeout=open_timeout,
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,
+            ping_payload=ping_payload,
             close_timeout=close_timeout,
             max_size=max_size,
             max_queue=max_queue,
+            max_queue_bytes=max_queue_bytes,
             write_limit=write_limit,
             limits=limits,
+            on_message=on_message,
+            json=json,
+            observer=observer,
         )
-        self._request = {
+        self._request: dict[str, Any] = {
             "origin": origin,
             "subprotocols": subprotocols,
-            "additional_headers": additional_headers,
             "user_agent_header": user_agent_header,
         }
-        self._new_handshake()  # raises ValueError here, not when it is awaited
+        # A mapping may be changed between two attempts, to hold a fresh token; an iterator has only one.
+        live = additional_headers is None or isinstance(additional_headers, Mapping)
+        self._headers = additional_headers if live else Headers(additional_headers or ())
+        self._process_exception = process_exception
+        self._reconnect_delays = reconnect_delays
         self._logger = _logger if logger is None else logger
-        self._kwargs = kwargs
+        self._create_connection = ClientConnection if create_connection is None else create_connection
+        self._dialer = Dialer(proxy, user_agent_header, self._settings.limits, kwargs)
         self._connection: ClientConnection | None = None
+        # Raise here what would else be raised when it is awaited.
+        parsed = parse_uri(uri)
+        self._dialer.check(parsed)
+        self._new_handshake(parsed, self._headers)
 
-    def _new_handshake(self) -> ClientHandshake:
+    def _new_handshake(self, uri: WebSocketURI, headers: HeadersLike | None) -> ClientHandshake:
         settings = self._settings
-        arguments: dict[str, Any] = self._request
-        return ClientHandshake(self._uri, deflate=settings.deflate, limits=settings.limits, **arguments)
+        return ClientHandshake(
+            uri, deflate=settings.deflate, limits=settings.limits, additional_headers=headers, **self._request
+        )
 
-    def _new_connection(self) -> ClientConnection:
-        return ClientConnection(self._settings, self._new_handshake(), self._logger)
-
-    async def _create_connection(self) -> ClientConnection:
-        loop = asyncio.get_running_loop()
-        kwargs = self._kwargs.copy()
-        if self._uri.secure:
-            kwargs.setdefault("server_hostname", self._uri.host)
-        if kwargs.pop("unix", False):
-            _, connection = await loop.create_unix_connection(self._new_connection, **kwargs)
-        else:
-            if kwargs.get("sock") is None:
-                kwargs.setdefault("host", self._uri.host)
-                kwargs.setdefault("port", self._uri.port)
-            _, connection = await loop.create_connection(self._new_connection, **kwargs)
-        return connection
+    # One connection
 
     async def _connect(self) -> ClientConnection:
-        connection = None
+        self.uri, headers = self._first_uri, self._headers
         try:
             async with _compat.timeout(self._settings.limits.open_timeout):
-                connection = await self._create_connection()
-                await connection._answered
-        except BaseException as exc:
-            if connection is not None:
-                connection.transport.abort()
-            if isinstance(exc, TimeoutError):
-                raise TimeoutError("timed out during opening handshake") from exc
+                for _ in range(MAX_REDIRECTS + 1):
+                    uri = parse_uri(self.uri)
+                    try:
+                        return await self._attempt(uri, headers)
+                    except Exception as exc:
+                        result = self.process_redirect(exc)
+                        if result is exc:
+                            raise
+                        if isinstance(result, Exception):
+                            raise result from exc
+                    self.uri = result
+                    if not same_origin(uri, parse_uri(result)):
+                        headers = without_credentials(headers)
+                raise SecurityError(f"more than {MAX_REDIRECTS} redirects")
+        except TimeoutError as exc:
+            raise TimeoutError("timed out during opening handshake") from exc
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """What follows from an attempt at ``self.uri`` that raised ``exc``: a URI to go to, or what to raise.
+
+        For subclasses that follow fewer redirects or others.
+        """
+        if not isinstance(exc, InvalidStatus):
+            return exc
+        try:
+            uri = redirected(self.uri, exc.response, self._dialer.given)
+        except (SecurityError, ValueError) as error:
+            return error
+        return exc if uri is None else uri
+
+    async def _attempt(self, uri: WebSocketURI, headers: HeadersLike | None) -> ClientConnection:
+        connection = self._create_connection(self._settings, self._new_handshake(uri, headers), self._logger)
+        try:
+            await self._dialer.dial(uri, connection)
+            await connection._answered
+        except BaseException:
+            connection._give_up()
             raise
         return connection
 
@@ -202,9 +272,44 @@ class connect:  # noqa: N801 (it is used like a function)
         connection, self._connection = self._connection, None
         await connection.__aexit__(exc_type, exc, traceback)
 
+    # One after the other
+
+    async def __aiter__(self) -> AsyncIterator[ClientConnection]:
+        delays: Iterator[float] | None = None
+        while True:
+            try:
+                connection = await self
+            except Exception as exc:
+                self._raise_unless_transient(exc)
+                if delays is None:
+                    delays = iter(self._reconnect_delays())
+                delay = next(delays, None)
+                if delay is None:
+                    raise
+                reason = traceback.format_exception_only(exc)[0].strip()
+                self._logger.info("connect failed; reconnecting in %.1f seconds: %s", delay, reason)
+                await asyncio.sleep(delay)
+                continue
+            delays = None
+            try:
+                yield connection
+            finally:
+                await connection.__aexit__(None, None, None)
+
+    def _raise_unless_transient(self, exc: Exception) -> None:
+        try:
+            error = self._process_exception(exc)
+        except Exception as raised:  # a frequent mistake, which websockets forgives too
+            error = raised
+        if error is exc:
+            raise exc
+        if error is not None:
+            raise error from exc
+
 
 def unix_connect(path: str | os.PathLike[str] | None = None, uri: str | None = None, **kwargs: Any) -> connect:
-    """``connect`` over a Unix socket. ``uri`` tells host and path of the request, ``ws://localhost/`` by default."""
+    """``connect`` over the Unix socket at ``path``, without proxies. ``uri`` tells host and path of the request,
+    ``ws://localhost/``, or with ``ssl`` ``wss://localhost/``, by default."""
     if uri is None:
         uri = "ws://localhost/" if kwargs.get("ssl") is None else "wss://localhost/"
-    return connect(uri, unix=True, path=path, **kwargs)
+    return connect(uri, path=path, **kwargs)

@@ -119,9 +119,9 @@ class Server:
 
     async def serve_forever(self) -> None:
         """Accept connections until ``close`` is called. Cancelling it closes the server gracefully."""
-        if not self._closing:
-            await self.start_serving()
         try:
+            if not self._closing:
+                await self.start_serving()
             await self.wait_closed()
         except asyncio.CancelledError:
             self.close()
