@@ -36,7 +36,7 @@ ENGINE_MODULES = (
     *("events", "_codec", "http11", "clock"),
     *("reader", "writer", "deflate", "control", "_outbox", "_reconnecting", "_redirecting", "_routing"),
     *("messages", "sender", "handshake", "prepared", "_auth", "proxy"),
-    "connection",
+    *("connection", "groups"),
 )
 
 

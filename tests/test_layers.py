@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).resolve().parent.parent / "wsproto_fast"
 
 LAYERS = {
-    **dict.fromkeys(("constants", "exceptions", "limits", "backoff", "observer", "uri"), 0),
+    **dict.fromkeys(("constants", "exceptions", "limits", "backoff", "observer", "uri", "extensions"), 0),
     **dict.fromkeys(("events", "_codec", "http11", "clock", "_payloads", "_settings"), 1),
     **dict.fromkeys(("reader", "writer", "deflate", "control", "_headers"), 2),
     **dict.fromkeys(("_outbox", "_reconnecting", "_redirecting", "_routing"), 2),
     **dict.fromkeys(("messages", "sender", "handshake", "prepared", "_auth", "proxy"), 3),
-    "connection": 4,
+    **dict.fromkeys(("connection", "groups"), 4),
     "__init__": 4,  # the public names of layers 0-4
     **dict.fromkeys(("asyncio", "threading"), 5),
     **dict.fromkeys(("compat", "contrib", "testing"), 6),

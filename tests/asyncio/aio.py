@@ -1,6 +1,7 @@
 """What the adapter's tests share: running coroutines, echo servers, and peers that speak bytes.
 
-``WSPROTO_FAST_LOOP=uvloop`` runs them all on uvloop, ``PYTHONASYNCIODEBUG=1`` in asyncio's debug mode: `make test-loops`.
+``WSPROTO_FAST_LOOP=uvloop`` runs them all on uvloop, ``PYTHONASYNCIODEBUG=1`` in debug mode. `make test-loops`
+does both.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import shutil
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -230,8 +232,28 @@ def answer(request: bytes, headers: bytes = b"") -> bytes:
 def missing(reason: str) -> None:
     """Skip a test for want of something that CI must have."""
     if IN_CI:
-        pytest.fail(reason)
-    pytest.skip(reason)
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason, allow_module_level=True)
+
+
+def chromium() -> str:
+    """The path of a browser of its kind."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        missing("chromium is not installed")
+    assert path is not None
+    return path
+
+
+def node_with(package: str) -> str:
+    """The path of node, which has this package in ``NODE_DIRECTORY``."""
+    node = shutil.which("node")
+    if node is None:
+        missing("node is not installed")
+    if not (NODE_DIRECTORY / "node_modules" / package).is_dir():
+        missing(f"{package} of node is not installed in {NODE_DIRECTORY}")
+    assert node is not None
+    return node
 
 
 def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:

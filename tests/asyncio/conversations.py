@@ -1,4 +1,4 @@
-"""What the two ends of a connection say to each other, whoever made them: ours, websockets and picows have one interface.
+"""What the ends of a connection say to each other, whoever made them: ours, websockets and picows have one interface.
 
 ``Library`` is one of them; ``meeting`` connects the client of one to the server of another, which answers as ``answer``
 does. The conversations are coroutines that a test calls with the client's end.
@@ -18,7 +18,8 @@ import websockets.asyncio.server
 from aio import tls_contexts
 
 from wsproto_fast.asyncio import connect, serve
-from wsproto_fast.exceptions import ConnectionClosed
+from wsproto_fast.asyncio.server import basic_auth
+from wsproto_fast.exceptions import ConnectionClosed, InvalidStatus
 
 MESSAGES: list[str | bytes] = ["", "hello", "ünïcödé 🐍", "x" * 70_000, b"", b"\x00\xff", bytes(range(256)) * 2000]
 CLOSES = [(1000, ""), (1001, "going"), (3000, "registered"), (4999, "priväte"), (1011, "")]
@@ -32,19 +33,26 @@ class Library:
     serve: Any
     connect: Any
     closed: type[Exception]
+    refused: type[Exception] = InvalidStatus
+    basic_auth: Any = basic_auth
 
 
 OURS = Library(serve, connect, ConnectionClosed)
 WEBSOCKETS = Library(
-    websockets.asyncio.server.serve, websockets.asyncio.client.connect, websockets.exceptions.ConnectionClosed
+    websockets.asyncio.server.serve,
+    websockets.asyncio.client.connect,
+    websockets.exceptions.ConnectionClosed,
+    websockets.exceptions.InvalidStatus,
+    websockets.asyncio.server.basic_auth,
 )
 
 
 @dataclasses.dataclass
 class Meeting:
-    """A client's end, and how the server's ends ended."""
+    """A client's end, the server, and how the server's ends ended."""
 
     ws: Any
+    listening: Any
     closed: type[Exception]
     ended: asyncio.Queue[tuple[int | None, str | None]]
     again: Any
@@ -87,7 +95,10 @@ async def answer(ws: Any) -> None:
 async def meeting(
     server: Library, client: Library, *, tls: bool = False, serving: dict[str, Any] | None = None, **connecting: Any
 ) -> AsyncIterator[Meeting]:
-    """A client of one library connected to a server of the other. ``again()`` makes another connection."""
+    """A client of one library connected to a server of the other. ``again()`` makes another connection.
+
+    ``login="user:password@"`` goes into the URI.
+    """
     ended: asyncio.Queue[tuple[int | None, str | None]] = asyncio.Queue()
     server_tls, client_tls = tls_contexts() if tls else (None, None)
 
@@ -102,19 +113,28 @@ async def meeting(
 
         def again(**more: Any) -> Any:
             options = {"proxy": None, "ssl": client_tls, **connecting, **more}
-            return client.connect(f"{'wss' if tls else 'ws'}://127.0.0.1:{port}/", **options)
+            login = options.pop("login", "")
+            return client.connect(f"{'wss' if tls else 'ws'}://{login}127.0.0.1:{port}/", **options)
 
         async with again() as ws:
-            yield Meeting(ws, client.closed, ended, again)
+            yield Meeting(ws, listening, client.closed, ended, again)
         if tls and hasattr(ws, "transport"):
             ws.transport.abort()  # websockets leaves that to asyncio, which on Python 3.10 complains
 
 
 async def messages(ws: Any) -> None:
-    """Messages of every kind, in one piece and in several, and Pings from both ends."""
+    """Messages of every kind, and Pings from both ends."""
     for message in MESSAGES:
         await ws.send(message)
         assert await ws.recv() == message
+    await (await ws.ping())
+    await (await ws.ping(b"p" * 125))
+    await ws.send("/ping")
+    assert await ws.recv() == "pinged"
+
+
+async def fragments(ws: Any) -> None:
+    """Messages sent in fragments are received whole or, where that is asked for, one by one; by both ends."""
     await ws.send(["fr", "äg", "", "ments"])
     assert await ws.recv() == "frägments"
     await ws.send(pieces([b"by", b"", b"tes" * 30_000]))
@@ -129,10 +149,6 @@ async def messages(ws: Any) -> None:
     text, _, count = (await ws.recv()).partition("|")
     assert text == "frägments"
     assert int(count) >= 3
-    await (await ws.ping())
-    await (await ws.ping(b"p" * 125))
-    await ws.send("/ping")
-    assert await ws.recv() == "pinged"
 
 
 async def pipeline(ws: Any, count: int = 500) -> None:
@@ -167,6 +183,11 @@ async def closes(server: Library, client: Library, **options: Any) -> None:
         async with meeting(server, client, **options) as met:
             await met.ws.send(f"/close {code} {reason}".rstrip())
             assert await met.receive_end() == (code, reason)
+
+
+def sides(server: Library, ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of ``meeting`` that give each library its options, whichever end it is."""
+    return {"serving": ours, **theirs} if server is OURS else {"serving": theirs, **ours}
 
 
 async def refusals(server: Library, client: Library, **options: Any) -> None:

@@ -388,7 +388,7 @@ def test_send_in_fragments(seed: int) -> None:
     async def main() -> None:
         rng = random.Random(seed)
         canceller = Canceller(seed)
-        ended = 0
+        reasons = set()
 
         async def chunks(number: int) -> Any:
             await canceller.turns(3)
@@ -406,9 +406,7 @@ def test_send_in_fragments(seed: int) -> None:
                     try:
                         done, _ = await canceller.attempt(lambda: ws.send(chunks(number)))  # noqa: B023
                     except ConnectionClosedError as exc:
-                        assert exc.sent is not None
-                        assert (exc.sent.code, exc.sent.reason) == (1011, "error in fragmented message")
-                        ended += 1
+                        reasons.add(str(exc.sent))
                         break
                     (told if done else unsent).append(number)
                     if not done and ws.state.name == "OPEN":  # before its first fragment: others go on
@@ -416,7 +414,7 @@ def test_send_in_fragments(seed: int) -> None:
                 peer.write(0x88, b"\x03\xe8")
                 numbers = [int(payload[:7]) for _, payload in await reading]
                 assert numbers == told, f"seed {seed}"
-        assert ended
+        assert reasons == {"1011 (internal error) error in fragmented message"}
 
     run(main())
 
@@ -512,7 +510,7 @@ def test_close(seed: int) -> None:
                         began = True  # a task that is cancelled before its first step has done nothing
                         await ws.close()  # noqa: B023
 
-                    done, _ = await canceller.attempt(close)
+                    await canceller.attempt(close)
                     if not began:
                         assert ws.state.name in ("OPEN", "CLOSED")
                         continue

@@ -30,8 +30,10 @@ from wsproto_fast import (
     InvalidURI,
     SecurityError,
     State,
+    WebSocketURI,
 )
 from wsproto_fast.asyncio import ClientConnection, Connection, ServerConnection, connect, unix_connect
+from wsproto_fast.asyncio._dialing import Dialer
 from wsproto_fast.exceptions import ConnectionClosed, ConnectionClosedError
 
 
@@ -448,7 +450,8 @@ def test_the_signature_is_that_of_websockets() -> None:
         if parameter.default != ours[name].default or parameter.kind != ours[name].kind
     }
     # Our name in the request, our functions, and a larger write buffer.
-    assert different == {"user_agent_header", "process_exception", "reconnect_delays", "write_limit"}
+    # An older websockets has no reconnect_delays.
+    assert different == {"user_agent_header", "process_exception", "reconnect_delays", "write_limit"} & theirs.keys()
     unix = inspect.signature(unix_connect).parameters
     assert {name: parameter.default for name, parameter in unix.items()} == {
         name: parameter.default
@@ -621,6 +624,29 @@ def test_no_connection_after_the_deadline() -> None:
             assert made[0].state is State.CLOSED
             with pytest.raises((ConnectionClosed, AssertionError)):
                 await made[0].send("hello")
+
+    run(main())
+
+
+def test_no_connection_after_a_failure_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if it was cancelled when the transport was there, but ``create_connection`` had not returned."""
+    made: list[ClientConnection] = []
+
+    async def dial(self: Dialer, uri: WebSocketURI, connection: Any) -> None:
+        await really_dial(self, uri, connection)
+        made.append(connection)
+        raise NoMore
+
+    really_dial = Dialer.dial
+    monkeypatch.setattr(Dialer, "dial", dial)
+
+    async def main() -> None:
+        async with answering(lambda _: b"") as server:
+            with pytest.raises(NoMore):
+                await connect(server.uri())
+            made[0]._handshake_received(answer(made[0].request.serialize()))  # type: ignore[union-attr]
+            assert made[0].state is State.CONNECTING
+            await made[0].wait_closed()
 
     run(main())
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shutil
 import signal
 import socket
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aio import NODE_DIRECTORY, ROOT, missing, run
+from aio import NODE_DIRECTORY, ROOT, chromium, node_with, run
 
 from wsproto_fast.asyncio import connect
 from wsproto_fast.exceptions import ConnectionClosedOK, InvalidStatus
@@ -113,24 +112,6 @@ def test_next_free_port() -> None:
                 await demo.end()
 
     run(main())
-
-
-def chromium() -> str:
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        missing("chromium is not installed")
-    assert path is not None
-    return path
-
-
-def node_with(package: str) -> str:
-    node = shutil.which("node")
-    if node is None:
-        missing("node is not installed")
-    if not (NODE_DIRECTORY / "node_modules" / package).is_dir():
-        missing(f"{package} of node is not installed in {NODE_DIRECTORY}")
-    assert node is not None
-    return node
 
 
 def test_two_tabs(tmp_path: Path) -> None:

@@ -1,30 +1,38 @@
-"""Conversations with other people's WebSocket libraries, as client and as server, compressed and not, and over TLS."""
+"""websockets and wsproto as peers, as client and as server; TLS and Unix sockets."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
+import random
+import re
 from collections.abc import Callable
 from typing import Any
 
-import aiohttp
 import pytest
-import websockets.asyncio.client
-import websockets.asyncio.server
 import wsproto
 import wsproto.events
-from aio import NODE_DIRECTORY, ROOT, echo, missing, port_of, run, serving, tls_contexts, uri_of
-from aiohttp import web
+from aio import echo, port_of, run, serving, tls_contexts, until
+from conversations import (
+    MESSAGES,
+    MIB,
+    OURS,
+    WEBSOCKETS,
+    Library,
+    closes,
+    fragments,
+    large,
+    meeting,
+    messages,
+    pipeline,
+    refusals,
+    sides,
+)
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory, ServerPerMessageDeflateFactory
 
 from wsproto_fast import DeflateConfig
 from wsproto_fast.asyncio import ServerConnection, connect, serve, unix_connect, unix_serve
 from wsproto_fast.exceptions import ConnectionClosed, ConnectionClosedOK
-
-MESSAGES: list[str | bytes] = ["", "hello", "ünïcödé 🐍", "x" * 70_000, b"", b"\x00\xff", bytes(range(256)) * 2000]
-#: What ours is given, and whether the peer compresses.
-COMPRESSION = [("deflate", True), (DeflateConfig(threshold=0, server_max_window_bits=15), True), (None, False)]
-compressions = pytest.mark.parametrize(("ours", "theirs"), COMPRESSION, ids=["deflate", "windows", "plain"])
 
 
 class Watch:
@@ -39,118 +47,154 @@ class Watch:
         self.ended.put_nowait((ws.close_code, ws.close_reason))
 
 
+# websockets
+
+WINDOWS = ["server_max_window_bits", "client_max_window_bits"]
+TAKEOVERS = ["server_no_context_takeover", "client_no_context_takeover"]
+#: Agreements on compression: each window size on each side, and each context kept or not.
+AGREEMENTS: list[dict[str, Any]] = [
+    *({window: bits} for window in WINDOWS for bits in range(9, 16)),
+    *({takeover: True} for takeover in TAKEOVERS),
+    dict.fromkeys(TAKEOVERS, True),
+    {WINDOWS[0]: 9, WINDOWS[1]: 10, TAKEOVERS[0]: True},
+]
+
+with_websockets = pytest.mark.parametrize(
+    ("server", "client"), [pytest.param(WEBSOCKETS, OURS, id="server"), pytest.param(OURS, WEBSOCKETS, id="client")]
+)
+compressions = pytest.mark.parametrize("compression", ["deflate", None])
+
+
+@with_websockets
 @compressions
-def test_websockets_client(ours: Any, theirs: bool) -> None:
+@pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
+def test_websockets(server: Library, client: Library, compression: str | None, tls: bool) -> None:
     async def main() -> None:
-        watch = Watch()
-        async with serving(watch, compression=ours, subprotocols=["chat"]) as server:
-            async with websockets.asyncio.client.connect(
-                uri_of(server),
-                compression="deflate" if theirs else None,
-                subprotocols=[websockets.Subprotocol("chat")],
-                proxy=None,
-            ) as ws:
-                assert ("Sec-WebSocket-Extensions" in ws.response.headers) is theirs
-                assert ws.subprotocol == "chat"
-                for message in MESSAGES:
-                    await ws.send(message)
-                    assert await ws.recv() == message
-                await ws.send(["fr", "ag", "ments"])
-                assert await ws.recv() == "fragments"
-                await (await ws.ping())
-                await ws.close(4000, "bye")
-            assert await watch.ended.get() == (4000, "bye")
+        options = {"compression": compression}
+        async with meeting(server, client, tls=tls, serving=options, **options) as met:
+            assert ("Sec-WebSocket-Extensions" in met.ws.response.headers) is (compression is not None)
+            await messages(met.ws)
+            await fragments(met.ws)
+            async with met.again() as one, met.again() as two:
+                await asyncio.gather(pipeline(met.ws), pipeline(one), pipeline(two))
+            await met.ws.close(4000, "bye")
+            assert met.ws.close_code == 4000
 
     run(main())
 
 
-@compressions
-def test_websockets_server(ours: Any, theirs: bool) -> None:
-    async def handler(ws: websockets.asyncio.server.ServerConnection) -> None:
-        async for message in ws:
-            await ws.send([message[: len(message) // 2], message[len(message) // 2 :]] if len(message) > 9 else message)
-            if message == "end":
-                await ws.close(4000, "bye")
+@with_websockets
+def test_websockets_compression(server: Library, client: Library) -> None:
+    text = "".join(random.Random(1).choices("abcdefgh", k=40_000)) * 2
 
     async def main() -> None:
-        async with websockets.asyncio.server.serve(
-            handler, "127.0.0.1", 0, compression="deflate" if theirs else None
-        ) as server:
-            port = next(iter(server.sockets)).getsockname()[1]
-            async with connect(f"ws://127.0.0.1:{port}/", compression=ours) as ws:
-                for message in MESSAGES:
-                    await ws.send(message)
-                    assert await ws.recv() == message
-                await (await ws.ping())
-                await ws.send(["e", "nd"])
-                assert await ws.recv() == "end"
-                with pytest.raises(ConnectionClosed):
-                    await ws.recv()
-                assert (ws.close_code, ws.close_reason) == (4000, "bye")
-
-    run(main())
-
-
-@compressions
-def test_aiohttp_client(ours: Any, theirs: bool) -> None:
-    async def main() -> None:
-        watch = Watch()
-        async with (
-            serving(watch, compression=ours) as server,
-            aiohttp.ClientSession() as session,
-            session.ws_connect(f"http://127.0.0.1:{port_of(server)}/", compress=15 if theirs else 0) as ws,
-        ):
-            assert bool(ws.compress) is theirs
-            for message in MESSAGES:
-                if isinstance(message, str):
-                    await ws.send_str(message)
-                    assert await ws.receive_str() == message
-                else:
-                    await ws.send_bytes(message)
-                    assert await ws.receive_bytes() == message
-            await ws.ping(b"ping")
-            await ws.close(code=4000, message=b"bye")
-            assert await watch.ended.get() == (4000, "bye")
-
-    run(main())
-
-
-@compressions
-def test_aiohttp_server(ours: Any, theirs: bool) -> None:
-    async def handler(request: web.Request) -> web.WebSocketResponse:
-        ws = web.WebSocketResponse(compress=theirs)
-        await ws.prepare(request)
-        async for message in ws:
-            if message.data == "end":
-                await ws.close(code=4000, message=b"bye")
-            elif message.type is aiohttp.WSMsgType.TEXT:
-                await ws.send_str(message.data)
+        for agreement in AGREEMENTS:
+            config = DeflateConfig(**{WINDOWS[0]: 15, WINDOWS[1]: 15, **agreement}, threshold=0)
+            if server is OURS:
+                factory: Any = ClientPerMessageDeflateFactory(**{"client_max_window_bits": True, **agreement})
             else:
-                await ws.send_bytes(message.data)
-        return ws
+                factory = ServerPerMessageDeflateFactory(**agreement)
+            if server is OURS and agreement.get("server_max_window_bits") == 15:
+                continue  # websockets asks for none then
+            async with meeting(
+                server, client, **sides(server, {"compression": config}, {"extensions": [factory]})
+            ) as met:
+                agreed = met.ws.response.headers["Sec-WebSocket-Extensions"]
+                for name, value in agreement.items():
+                    if value is True:
+                        assert name in agreed
+                    elif value < 15:
+                        assert f"{name}={value}" in agreed
+                for message in (text, "", text.encode(), text):
+                    await met.ws.send(message)
+                    assert await met.ws.recv() == message
+                await met.ws.send([text, text])
+                assert await met.ws.recv() == text * 2
 
+    run(main(), limit=60)
+
+
+@with_websockets
+@compressions
+def test_websockets_large_messages(server: Library, client: Library, compression: str | None) -> None:
     async def main() -> None:
-        app = web.Application()
-        app.router.add_get("/", handler)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        try:
-            port = runner.addresses[0][1]
-            async with connect(f"ws://127.0.0.1:{port}/", compression=ours) as ws:
-                for message in MESSAGES:
-                    await ws.send(message)
-                    assert await ws.recv() == message
-                await (await ws.ping())
-                await ws.send("end")
-                with pytest.raises(ConnectionClosed):
-                    await ws.recv()
-                assert (ws.close_code, ws.close_reason) == (4000, "bye")
-        finally:
-            await runner.cleanup()
+        options = {"compression": compression, "max_size": 17 * MIB}
+        async with meeting(server, client, serving=options, **options) as met:
+            await large(met.ws)
+
+    run(main(), limit=60)
+
+
+@with_websockets
+def test_websockets_closes(server: Library, client: Library) -> None:
+    run(closes(server, client))
+
+
+@with_websockets
+@compressions
+def test_websockets_messages_over_the_limit(server: Library, client: Library, compression: str | None) -> None:
+    run(refusals(server, client, compression=compression))
+
+
+@with_websockets
+def test_websockets_keepalive(server: Library, client: Library) -> None:
+    async def main() -> None:
+        often = {"ping_interval": 0.01, "ping_timeout": 5}
+        async with meeting(server, client, serving=often, **often) as met:
+            ours = met.ws if client is OURS else next(iter(met.listening.connections))
+            await until(lambda: ours.stats.pongs_received >= 3 and ours.stats.pings_received >= 3)
+            await messages(met.ws)
 
     run(main())
+
+
+@with_websockets
+def test_websockets_origins(server: Library, client: Library) -> None:
+    async def main() -> None:
+        serving = {"origins": ["https://good.example", re.compile(r"https://.*\.better\.example")]}
+        async with meeting(server, client, serving=serving, origin="https://good.example") as met:
+            async with met.again(origin="https://much.better.example") as ws:
+                await messages(ws)
+            for origin in ("https://evil.example", "https://good.example.evil", None):
+                with pytest.raises(client.refused) as caught:
+                    await met.again(origin=origin)
+                assert caught.value.response.status_code == 403
+
+    run(main())
+
+
+@with_websockets
+def test_websockets_subprotocols(server: Library, client: Library) -> None:
+    async def main() -> None:
+        async with meeting(
+            server, client, serving={"subprotocols": ["best", "good", "last"]}, subprotocols=["last", "good"]
+        ) as met:
+            assert met.ws.subprotocol == "good"
+            with pytest.raises(client.refused) as caught:
+                await met.again(subprotocols=["other"])
+            assert caught.value.response.status_code == 400
+
+    run(main())
+
+
+@with_websockets
+def test_websockets_basic_auth(server: Library, client: Library) -> None:
+    async def main() -> None:
+        process_request = server.basic_auth(realm="rööm", credentials=("käte", "pass:word"))
+        async with meeting(
+            server, client, serving={"process_request": process_request}, login="k%C3%A4te:pass%3Aword@"
+        ) as met:
+            await messages(met.ws)
+            for login in ("", "k%C3%A4te:wrong@", "kate:pass%3Aword@"):
+                with pytest.raises(client.refused) as caught:
+                    await met.again(login=login)
+                assert caught.value.response.status_code == 401
+                assert caught.value.response.headers["WWW-Authenticate"].startswith("Basic realm=")
+
+    run(main())
+
+
+# wsproto
 
 
 async def wsproto_talk(
@@ -243,83 +287,15 @@ def test_wsproto_server() -> None:
     run(main())
 
 
-def node() -> str:
-    path = shutil.which("node")
-    if path is None:
-        missing("node is not installed")
-    if not (NODE_DIRECTORY / "node_modules" / "ws").is_dir():
-        missing(f"ws of node is not installed in {NODE_DIRECTORY}")
-    assert path is not None
-    return path
+# TLS and Unix sockets
 
 
-@pytest.mark.parametrize("compression", ["on", "off"])
-def test_node_client(compression: str) -> None:
-    arguments = (node(), str(ROOT / "tests" / "node" / "ws_client.mjs"), str(NODE_DIRECTORY))
-
+def test_tls() -> None:
     async def main() -> None:
-        watch = Watch()
-        async with serving(watch, compression="deflate" if compression == "on" else None) as server:
-            process = await asyncio.create_subprocess_exec(*arguments, uri_of(server), compression)
-            assert await process.wait() == 0
-            assert await watch.ended.get() == (4321, "done")
-
-    run(main())
-
-
-@pytest.mark.parametrize("compression", ["on", "off"])
-def test_node_server(compression: str) -> None:
-    arguments = (node(), str(ROOT / "tests" / "node" / "ws_server.mjs"), str(NODE_DIRECTORY), compression)
-
-    async def main() -> None:
-        process = await asyncio.create_subprocess_exec(
-            *arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-        )
-        assert process.stdout is not None
-        assert process.stdin is not None
-        try:
-            port = int(await process.stdout.readline())
-            async with connect(f"ws://127.0.0.1:{port}/") as ws:
-                assert ws.response is not None
-                assert ("Sec-WebSocket-Extensions" in ws.response.headers) is (compression == "on")
-                for message in MESSAGES:
-                    await ws.send(message)
-                    assert await ws.recv() == message
-                await ws.send(["fr", "ag", "ments"])
-                assert await ws.recv() == "fragments"
-                await (await ws.ping(b"ping"))
-            assert ws.close_code == 1000
-        finally:
-            process.stdin.close()
-            await process.wait()
-
-    run(main())
-
-
-@pytest.mark.parametrize(
-    ("server_kind", "client_kind"), [("ours", "ours"), ("ours", "websockets"), ("websockets", "ours")]
-)
-def test_tls(server_kind: str, client_kind: str) -> None:
-    async def main() -> None:
-        server_tls, client_tls = tls_contexts()
-        start: Any = serve if server_kind == "ours" else websockets.asyncio.server.serve
-        open_client: Any = connect if client_kind == "ours" else websockets.asyncio.client.connect
-        more = {} if client_kind == "ours" else {"proxy": None}
-
-        async def handler(ws: Any) -> None:
-            async for message in ws:
-                await ws.send(message)
-
-        async with start(handler, "127.0.0.1", 0, ssl=server_tls) as server:
-            port = next(iter(server.sockets)).getsockname()[1]
-            uri = f"wss://127.0.0.1:{port}/"
-            async with open_client(uri, ssl=client_tls, **more) as ws:
-                for message in MESSAGES:
-                    await ws.send(message)
-                    assert await ws.recv() == message
-                await (await ws.ping())
-            assert ws.close_code == 1000
-            ws.transport.close()  # websockets leaves that to asyncio, which on Python 3.10 complains
+        async with meeting(OURS, OURS, tls=True) as met:
+            await messages(met.ws)
+            await fragments(met.ws)
+            await pipeline(met.ws)
 
     run(main())
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 from .broadcast import broadcast
 from .client import ClientConnection, connect, unix_connect
 from .connection import Connection
+from .group import Group
 from .server import Server, ServerConnection, basic_auth, serve, unix_serve
 from .session import Session, SessionState
 
 __all__ = [
     "ClientConnection",
     "Connection",
+    "Group",
     "Server",
     "ServerConnection",
     "Session",

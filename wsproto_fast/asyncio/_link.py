@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
+from threading import get_ident
 from typing import TYPE_CHECKING, cast
 
 from .._settings import Settings
@@ -18,12 +19,12 @@ from ..exceptions import InvalidState
 from . import _compat
 from ._scheduler import Entry, scheduler_of
 
-__all__ = ["Link"]
+__all__ = ["CORK_SIZE", "Link"]
 
 #: Handed to the transport while there is no engine yet, or while it takes no more. One head is at most 64 KiB.
 _SCRATCH_SIZE = 2**14
 #: Output that may wait for the end of a turn of the loop, or of a block of ``cork``, so that messages leave together.
-_CORK_SIZE = 2**16
+CORK_SIZE = 2**16
 
 
 class Link(asyncio.BufferedProtocol):
@@ -79,6 +80,14 @@ class Link(asyncio.BufferedProtocol):
             if name == "_handshake":
                 raise InvalidState("the opening handshake is over")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _check_thread(self) -> None:
+        """Raise RuntimeError in another thread than the loop's. Without it two threads would write to one transport."""
+        if get_ident() != self._scheduler.thread:
+            raise RuntimeError(
+                "a connection must be used in the thread of its event loop; "
+                "see loop.call_soon_threadsafe() and asyncio.run_coroutine_threadsafe()"
+            )
 
     # What subclasses do
 
@@ -233,7 +242,7 @@ class Link(asyncio.BufferedProtocol):
         Replies to messages of one read leave together, when the last one is there or at the end of this turn of the
         loop; so does what a block of ``cork`` or a callback sends.
         """
-        if self._engine.output_size < _CORK_SIZE:
+        if self._engine.output_size < CORK_SIZE:
             if self._corks or self._pumping:
                 return
             if self._more_received():

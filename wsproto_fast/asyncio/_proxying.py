@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from ssl import create_default_context
-from typing import Any
+from typing import Any, cast
 
 from ..exceptions import ProxyError
 from ..proxy import Proxy, ProxyHandshake
@@ -31,9 +31,8 @@ class _Tunnel(asyncio.Protocol):
         self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.write(self._handshake.request)
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
+        self.transport.write(self._handshake.request)
 
     def data_received(self, data: bytes) -> None:
         self._handshake.receive_data(data)

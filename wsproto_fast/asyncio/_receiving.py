@@ -220,6 +220,8 @@ class Receiver(Link):
             self._getter.set_result(None)
 
     def _take(self) -> _Item:
+        if self._paused:
+            self._check_thread()  # the transport is to go on; else taking a message touches nothing but the queue
         item = self._queue.popleft()
         size = len(item) if isinstance(item, (str, bytes)) else len(item.data)
         self._queue_bytes -= size
@@ -307,6 +309,8 @@ class Receiver(Link):
 
     def _on_end(self) -> None:
         self._ended = True
+        if not self._opened:
+            self._sink = None  # as when the engine tells the end
         self._wake_getter()
 
     def _abandon(self) -> None:

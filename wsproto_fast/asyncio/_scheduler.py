@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import threading
 import weakref
 from typing import Any, Protocol
 
@@ -38,6 +39,8 @@ class Scheduler:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        #: The one that the loop runs in: what belongs to it must be called there.
+        self.thread = threading.get_ident()
         self._heap: list[Entry] = []
         self._numbers = itertools.count()
         self._cancelled = 0

@@ -15,6 +15,7 @@ from ..constants import CloseCode, SendStatus
 from ..exceptions import InvalidState, LocalProtocolError
 from ..prepared import PreparedMessage
 from . import _compat
+from ._link import CORK_SIZE
 from ._receiving import Receiver
 
 __all__ = ["Message", "Sender", "Watcher"]
@@ -62,6 +63,7 @@ class Sender(Receiver):
         if timeout is not None:
             async with _compat.timeout(timeout):
                 return await self.send(message, text=text, compress=compress)
+        self._check_thread()
         self._burst += 1
         if self._write_paused or self._fragmenting is not None or self._burst >= _BURST:
             await self._sendable()
@@ -93,6 +95,7 @@ class Sender(Receiver):
         """
         if not isinstance(message, DataTypes):
             raise TypeError("data must be str or bytes-like")
+        self._check_thread()
         if self._write_paused or self._fragmenting is not None:
             return SendStatus.FULL
         try:
@@ -118,10 +121,13 @@ class Sender(Receiver):
         self._flush_send()
 
     def _send_prepared(self, prepared: PreparedMessage) -> None:
-        """Send without waiting, at the end of this turn of the loop. Raises InvalidState when not open; must not be
+        """Send without waiting, with all else of this turn of the loop. Raises InvalidState when not open; must not be
         called amid a fragmented message."""
         self._engine.send_prepared(prepared)
-        self._flush_later()
+        if self._engine.output_size < CORK_SIZE:
+            self._flush_later()
+        else:
+            self._settle()
 
     # Messages in pieces
 
@@ -190,8 +196,9 @@ class Sender(Receiver):
             self._watchers.remove(watcher)
 
     def _on_writable(self) -> None:
-        self._tell_watchers()
         super()._on_writable()
+        if self._watchers:  # later, so that whoever waits in send() goes first: groups may fill the buffer again
+            self._loop.call_soon(self._tell_watchers)
 
     def _tell_watchers(self) -> None:
         for watcher in tuple(self._watchers or ()):
@@ -199,10 +206,14 @@ class Sender(Receiver):
 
     def _on_end(self) -> None:
         super()._on_end()
+        self._leave()
+        self._wake_senders()
+
+    def _leave(self) -> None:
+        """No message can be sent any more."""
         watchers, self._watchers = self._watchers, None
         for watcher in watchers or ():
             watcher._left(self)
-        self._wake_senders()
 
     async def _raise_closed(self) -> NoReturn:
         _ = self._engine  # raises InvalidState in the opening handshake

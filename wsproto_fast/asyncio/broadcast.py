@@ -6,9 +6,10 @@ import sys
 import traceback
 from collections.abc import Iterable
 
-from .._payloads import DataLike, DataTypes
+from .._payloads import DataLike
 from ..constants import CloseCode, State
-from ..exceptions import ConcurrencyError, WebSocketException
+from ..exceptions import ConcurrencyError
+from ..groups import prepare
 from ..prepared import PreparedMessage
 from .connection import Connection
 
@@ -20,12 +21,12 @@ MAX_BACKLOG = 2**20
 
 def broadcast(
     connections: Iterable[Connection],
-    message: DataLike,
+    message: DataLike | PreparedMessage,
     *,
     text: bool | None = None,
     raise_exceptions: bool = False,
 ) -> None:
-    """Send ``message`` to all ``connections``. Never waits.
+    """Send ``message`` to all ``connections``. Never waits; see ``Group`` for more to choose from.
 
     The message is framed once, and compressed once for all connections that agreed on the same way to compress.
     ``text=True`` sends (UTF-8) bytes as text, ``text=False`` a ``str`` as binary.
@@ -34,31 +35,36 @@ def broadcast(
     fragmented message. One that has not read 1 MiB of what it was sent is closed with 1008: others must not pay for it.
 
     ``raise_exceptions`` collects what was skipped in an ExceptionGroup, raised at the end (Python 3.11 or later).
-    Raises TypeError when ``message`` is neither str nor bytes-like.
+    Raises TypeError when ``message`` is neither str nor bytes-like nor a PreparedMessage.
     """
-    if not isinstance(message, DataTypes):
-        raise TypeError("data must be str or bytes")
+    prepared = prepare(message, text)
     if raise_exceptions and sys.version_info < (3, 11):
         # coverage is measured on newer versions; the tests run on 3.10 too
         raise ValueError("raise_exceptions requires at least Python 3.11")  # pragma: no cover
-    prepared = PreparedMessage(message, text=text)
     exceptions: list[Exception] = []
-    for connection in connections:
-        if connection.state is not State.OPEN:
-            continue
+    for connection in tuple(connections):
         try:
-            if connection._fragmenting is not None:
-                raise ConcurrencyError("sending a fragmented message")
-            if connection.buffered_amount > MAX_BACKLOG:
-                connection._fail(CloseCode.POLICY_VIOLATION, "too slow")
-            else:
+            if connection._ready():
                 connection._send_prepared(prepared)
-        except WebSocketException as exc:
+            elif connection.state is State.OPEN:
+                _send_late(connection, prepared)
+        except Exception as exc:
+            skipped = exc if isinstance(exc, ConcurrencyError) else RuntimeError("failed to write message")
             if raise_exceptions:
-                exceptions.append(exc)
+                skipped.__cause__ = None if skipped is exc else exc
+                exceptions.append(skipped)
             else:
-                connection.logger.warning(
-                    "skipped broadcast: %s", traceback.format_exception_only(type(exc), exc)[0].strip()
-                )
+                cause = "" if skipped is exc else f": {traceback.format_exception_only(type(exc), exc)[0].strip()}"
+                connection.logger.warning("skipped broadcast: %s%s", skipped, cause)
     if sys.version_info >= (3, 11) and exceptions:
         raise ExceptionGroup("skipped broadcast", exceptions)  # noqa: F821 (in the branch for 3.11)
+
+
+def _send_late(connection: Connection, prepared: PreparedMessage) -> None:
+    """Send to a connection that is amid a fragmented message, or has much to send already."""
+    if connection._fragmenting is not None:
+        raise ConcurrencyError("sending a fragmented message")
+    if connection.buffered_amount > MAX_BACKLOG:
+        connection._fail(CloseCode.POLICY_VIOLATION, "too slow")
+    else:
+        connection._send_prepared(prepared)

@@ -20,7 +20,7 @@ from ..connection import Connection as Engine
 from ..connection import Stats
 from ..constants import CloseCode, State
 from ..events import Pong
-from ..exceptions import ConcurrencyError, InvalidState
+from ..exceptions import ConcurrencyError, ConnectionClosed, InvalidState
 from ..http11 import Request, Response
 from ._observing import observed
 from ._sending import Sender
@@ -124,6 +124,7 @@ class Connection(Sender):
         connection ends before the answer. Raises ConnectionClosed, and ConcurrencyError while an equal Ping waits for
         its answer.
         """
+        self._check_thread()
         if data is not None:
             data = to_bytes(data)
             if self._pings and data in self._pings:
@@ -142,6 +143,7 @@ class Connection(Sender):
 
     async def pong(self, data: DataLike = b"") -> None:
         """Send a Pong that nobody asked for (RFC 6455 5.5.3). They are answered without it. Raises ConnectionClosed."""
+        self._check_thread()
         payload = to_bytes(data)
         await self._writable()
         try:
@@ -179,6 +181,7 @@ class Connection(Sender):
         code is 1011. Cancelling it drops the transport at once. Raises ProtocolError when the code or reason must not
         be sent.
         """
+        self._check_thread()
         self._begin_close(code, reason)
         await self._end_close(None)
 
@@ -188,6 +191,7 @@ class Connection(Sender):
         else:
             with contextlib.suppress(InvalidState):
                 self._engine.send_close(code, reason)
+                self._leave()
         if not self._lost.done():
             self._pump()
 
@@ -214,7 +218,10 @@ class Connection(Sender):
         super()._open(engine)
 
     def _on_failure(self, exc: Exception) -> None:
-        self.logger.error("connection handler failed", exc_info=exc)
+        if isinstance(exc, ConnectionClosed) and not self._engine.is_open:
+            self.logger.info("connection closed while its callback ran: %s", exc)  # as for handlers
+        else:
+            self.logger.error("connection handler failed", exc_info=exc)
         self._engine.fail(CloseCode.INTERNAL_ERROR)
 
     def _on_end(self) -> None:

@@ -1,0 +1,100 @@
+"""The pages of docs/ are promises: programs run and print what stands below them, and links lead somewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+#: A program, and the output that follows it, if it does.
+_program = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
+_link = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+#: Pages whose programs need a server around them, which their own tests are.
+ELSEWHERE = {"session.md": "asyncio/test_aio_session.py", "broadcast.md": "asyncio/test_aio_group.py"}
+
+PROGRAMS = [
+    pytest.param(code, output, id=f"{page.stem}-{number}")
+    for page in PAGES
+    if page.name not in ELSEWHERE
+    for number, (code, output) in enumerate(_program.findall(page.read_text()))
+]
+
+
+def certificates(directory: Path) -> None:
+    import trustme
+
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(directory / "authority.pem"))
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(directory / "server.pem"))
+
+
+class Terminator(logging.Handler):
+    """Stops a program that serves until it is told to end: a turn of the loop after it has begun to listen."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage().startswith("server listening"):
+            asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGTERM)
+
+
+@pytest.fixture
+def _terminated() -> Iterator[None]:
+    logger, handler = logging.getLogger("wsproto_fast.server"), Terminator()
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield
+    logger.setLevel(logging.NOTSET)
+    logger.removeHandler(handler)
+
+
+@pytest.mark.parametrize(("code", "output"), PROGRAMS)
+def test_program(
+    code: str,
+    output: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("no_proxy", "*")
+    if "server.pem" in code:
+        certificates(tmp_path)
+    if "router" in code:
+        pytest.importorskip("werkzeug")
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    program = compile(code.replace("8765", str(port)), "docs", "exec")
+    if "SIGTERM" in code:
+        request.getfixturevalue("_terminated")
+    exec(program, namespace)
+    printed = capsys.readouterr().out
+    assert printed == output if output else printed
+
+
+def test_programs_that_run_elsewhere() -> None:
+    for page, test in ELSEWHERE.items():
+        assert page in (ROOT / "tests" / test).read_text(), page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links(page: Path) -> None:
+    text = page.read_text()
+    for target in _link.findall(text):
+        assert (page.parent / target).is_file(), target
+    assert set(re.findall(r"^```(\w+)$", text, re.MULTILINE)) <= {"python", "text", "console"}
+
+
+def test_index_has_every_page() -> None:
+    index = (ROOT / "docs" / "index.md").read_text()
+    assert {page.name for page in PAGES} - {"index.md"} <= set(_link.findall(index))
