@@ -24,6 +24,7 @@ cdef class Clock:
     cdef int64_t control_frames
     cdef bint heard
     cdef bint excused
+    cdef bint stuck
 
     cdef object deadline(self)
     cdef int count_control_frame(self) except -1
@@ -33,7 +34,7 @@ cdef class Clock:
     @cython.locals(too_many=bint)
     cdef bint flooded(self, double now) except -1
     @cython.locals(late=double, timeout=double)
-    cdef bint peer_lost(self, double now, bint reading_stopped) except -1
+    cdef bint peer_lost(self, double now, bint reading_stopped, bint output_waits) except -1
     cdef bint ping_due(self, double now, bint reading_stopped) except -1
     cdef object heartbeat(self)
     @cython.locals(due=bint)

@@ -36,6 +36,7 @@ class Clock:
         "control_frames",
         "excused",
         "heard",
+        "stuck",
         "wanted",
     )
 
@@ -57,6 +58,8 @@ class Clock:
         self.heard = False
         #: we did not read for some of the time since the last ping
         self.excused = False
+        #: output has waited since the deadline of the last ping was set: whoever clears this has written all of it
+        self.stuck = False
         self.wanted = keepalive is not None or idle_release is not None
 
     def deadline(self) -> float | None:
@@ -108,11 +111,12 @@ class Clock:
             self._rate_since = now
         return False
 
-    def peer_lost(self, now: float, reading_stopped: bool) -> bool:
+    def peer_lost(self, now: float, reading_stopped: bool, output_waits: bool) -> bool:
         """Whether the peer has been silent for ``ping_timeout`` after a ping.
 
-        Time in which we did not read is not held against it, and a deadline that we noticed late is prolonged once, by
-        as much: what the peer sent meanwhile may still wait in the transport.
+        Time in which we did not read is not held against it, unless it took nothing of what we sent for all that time:
+        who echoes to a peer that does not read must not read it, nor keep it for ever. A deadline that we noticed late
+        is prolonged once, by as much: what the peer sent meanwhile may still wait in the transport.
         """
         if self.heard:
             self._pong_by = NEVER
@@ -120,8 +124,9 @@ class Clock:
             return False
         late = now - self._pong_by
         timeout = self._keepalive.ping_timeout
-        if self.excused:
+        if self.excused and not self.stuck:
             self.excused = reading_stopped
+            self.stuck = output_waits
             self._pong_by = now + timeout
         elif late > LATE * timeout and not self._prolonged:
             self._prolonged = True
@@ -142,6 +147,7 @@ class Clock:
         self._ping_at = now + keepalive.ping_interval
         if self._pong_by == NEVER and keepalive.ping_timeout is not None:
             self.heard = False
+            self.stuck = True  # the ping
             self.excused = reading_stopped
             self._prolonged = False
             self._pong_by = now + keepalive.ping_timeout

@@ -675,6 +675,7 @@ class Connection:
 
         Small frames are joined. The chunks belong to the caller.
         """
+        self._clock.stuck = False
         return self._writer.take()
 
     @property
@@ -711,7 +712,7 @@ class Connection:
             if clock.flooded(now):
                 error = RemoteProtocolError(CloseCode.POLICY_VIOLATION, "too many control frames")
                 self._fail(error.code, error.reason, error)
-            elif clock.peer_lost(now, self.read_ahead_full):
+            elif clock.peer_lost(now, self.read_ahead_full, self._writer.size != 0):
                 self._lose_peer()
             elif clock.ping_due(now, self.read_ahead_full):
                 self._send_heartbeat(now)

@@ -187,8 +187,9 @@ def test_messages_over_the_limit(server: Library, client: Library, compression: 
                 await met.ws.send(bytes(limit))
                 assert await met.ws.recv() == bytes(limit)
                 await met.ws.send(bytes(limit + 1))
-            await met.receive_end()
-            assert (await met.ended.get())[0] == 1009
+            told = [(await met.receive_end())[0], (await met.ended.get())[0]]
+            assert told[server is OURS] in (1006, 1009)  # who fails a connection listens no more
+            assert told[client is OURS] == 1009
         async with meeting(server, client, **sides(server, ours, {**theirs, "max_msg_size": limit})) as met:
             if client is OURS:
                 await met.ws.send(bytes(limit + 1))

@@ -136,10 +136,10 @@ def test_texts_are_those_of_websockets(caplog: pytest.LogCaptureFixture) -> None
             engine = broken.protocol
             engine.send_fragment("b", first=True, fin=False)  # which the adapter does not know
             broadcast([fragmenting, broken], "skipped")
+            why = "a fragmented message is open: end it with send_fragment(fin=True) first"
             assert warnings(caplog) == [
                 "skipped broadcast: sending a fragmented message",
-                "skipped broadcast: failed to write message: wsproto_fast.exceptions.LocalProtocolError: "
-                "a fragmented message is open: end it with send_fragment(fin=True) first",
+                f"skipped broadcast: failed to write message: wsproto_fast.exceptions.LocalProtocolError: {why}",
             ]
             if sys.version_info >= (3, 11):
                 with pytest.raises(ExceptionGroup, match="skipped broadcast") as info:  # noqa: F821
@@ -165,20 +165,37 @@ def test_texts_are_those_of_websockets(caplog: pytest.LogCaptureFixture) -> None
 
 
 def test_whoever_does_not_read_is_closed() -> None:
+    class Audience(set[Connection]):
+        """A program's set of connections, from which they are taken as soon as they end."""
+
+        def add(self, connection: Connection) -> None:
+            super().add(connection)
+            connection._watch(self)
+
+        _left = set.discard
+
+        def _writable(self, connection: Connection) -> None:
+            pass
+
     async def main() -> None:
-        async with serving(park, compression=None, close_timeout=0.2) as server, peer_of(server, small=True) as peer:
+        async with serving(park, compression=None) as server, peer_of(server, small=True) as peer:
             await until(lambda: len(server.connections) == 1)
             [slow] = server.connections
             async with connect(uri_of(server)) as reader:
+                await until(lambda: len(server.connections) == 2)
+                audience = Audience()
+                for ws in server.connections:
+                    audience.add(ws)
                 sent = 0
-                while slow.state is State.OPEN:
-                    broadcast(server.connections, bytes(50_000))
+                while slow in audience:
+                    broadcast(audience, bytes(50_000))
                     assert slow.buffered_amount <= 2**20 + 50_010
                     assert await reader.recv() == bytes(50_000)
                     sent += 1
                 assert 20 < sent < 100
                 broadcast([slow], "nothing follows")
                 assert await peer.expect_close(1008) == "too slow"
+                await peer.close()
                 await slow.wait_closed()
 
     run(main())
@@ -194,3 +211,16 @@ def test_not_open_is_skipped(caplog: pytest.LogCaptureFixture) -> None:
 
     run(main())
     assert warnings(caplog) == []
+
+
+def test_in_another_thread() -> None:
+    async def main() -> None:
+        async with counted(1) as (connections, _, [client]):
+            group = Group(connections)
+            for call in (group.broadcast, lambda message: broadcast(connections, message)):
+                with pytest.raises(RuntimeError, match="in the thread of its event loop"):
+                    await asyncio.to_thread(call, "lost")
+            group.broadcast("sent")
+            assert await client.recv() == "sent"
+
+    run(main())

@@ -45,7 +45,7 @@ def test_browser(tmp_path: Path) -> None:
                 await ws.send(str(total))
             await answer(ws)
         await ws.wait_closed()
-        ended.append((ws.close_code, ws.close_reason))
+        ended.append((ws.protocol.close_code, ws.protocol.close_reason))
 
     async def main() -> None:
         options: dict[str, Any] = {

@@ -93,7 +93,7 @@ def test_an_exception_of_a_clients_callback(caplog: pytest.LogCaptureFixture) ->
         async with pair(on_message=on_message) as client:
             await client.send("x")
             await client.wait_closed()
-            assert client.close_code == 1011
+            assert client.protocol.close_code == 1011
             with pytest.raises(ConnectionClosedError) as info:
                 await client.send("y")
             assert info.value.sent is not None
@@ -552,7 +552,7 @@ def test_a_callback_that_sends_to_another_connection_that_is_closed(caplog: pyte
         other.connection_lost(None)
         connection = make(Transport(), on_message=lambda _, message: other.try_send(message))
         feed(connection, numbers(1))
-        assert connection.close_code == 1011
+        assert connection.protocol.close_code == 1011
 
     run(main())
     [record] = caplog.records

@@ -118,7 +118,7 @@ def test_send_what_cannot_be_sent(message: Any) -> None:
                 await ws.send(message)
             if isinstance(message, list) and len(message) == 2:
                 await ws.wait_closed()
-                assert ws.close_code == 1011
+                assert ws.protocol.close_code == 1011
             else:  # nothing was sent
                 await ws.send("still open")
                 assert await ws.recv() == "still open"

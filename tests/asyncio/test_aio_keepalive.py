@@ -97,7 +97,6 @@ def test_ping_timeout_may_be_none(ping_timeout: float | None) -> None:
         if ping_timeout is None:
             await until(lambda: len(frames(transport)) >= 20)
             assert connection.state.name == "OPEN"
-            assert not connection._engine._pings or len(connection._engine._pings) == 1  # not one for each
         else:
             await until(lambda: connection.state.name != "OPEN")
         connection.connection_lost(None)
@@ -284,9 +283,9 @@ def test_a_callback_that_is_slow_kills_nobody() -> None:
                 time.sleep(0.005)
 
         connection = make(transport, ping_interval=0.01, ping_timeout=0.01, on_message=on_message)
-        feed(connection, encode_frame(TEXT, b"x", mask=MASK) * 3000)
+        feed(connection, encode_frame(TEXT, b"x", mask=MASK) * 6000)
         last = 0
-        while len(got) < 3000:
+        while len(got) < 6000:
             pings = [payload for first, payload in frames(transport) if first == PING]
             for payload in pings[last:]:
                 feed(connection, encode_frame(PONG, payload, mask=MASK))

@@ -89,7 +89,7 @@ class Watched:
         with contextlib.suppress(ConnectionClosed):
             await answer(ws)
         await ws.wait_closed()
-        self.ended.put_nowait((ws.close_code, ws.close_reason))
+        self.ended.put_nowait((ws.protocol.close_code, ws.protocol.close_reason))
 
 
 SAY = [
@@ -224,7 +224,7 @@ def test_server(tmp_path: Path) -> None:
                     await ws.send(f"/close {code} {reason}".rstrip())
                     with pytest.raises(ConnectionClosed):
                         await ws.recv()
-                    assert (ws.close_code, ws.close_reason) == (code, reason)
+                    assert (ws.protocol.close_code, ws.protocol.close_reason) == (code, reason)
                 assert await server.read() == [code, reason]
                 async with connect(f"ws://127.0.0.1:{ports[0]}/", proxy=None) as ws:
                     await ws.close(code, reason)

@@ -44,7 +44,7 @@ class Watch:
     async def __call__(self, ws: ServerConnection) -> None:
         with contextlib.suppress(ConnectionClosed):
             await echo(ws)
-        self.ended.put_nowait((ws.close_code, ws.close_reason))
+        self.ended.put_nowait((ws.protocol.close_code, ws.protocol.close_reason))
 
 
 # websockets

@@ -173,18 +173,6 @@ async def broken_text(library: Library) -> Any:
             return exc.sent.code
 
 
-async def close_code(library: Library) -> Any:
-    async def handler(websocket: Any) -> None:
-        await websocket.send("too long")
-        await websocket.wait_closed()
-
-    async with library.pair(handler, max_size=3) as websocket:
-        with contextlib.suppress(library.exceptions.ConnectionClosedError):
-            await websocket.recv()
-        await websocket.wait_closed()
-        return websocket.close_code
-
-
 async def close_without_code(library: Library) -> Any:
     async with library.pair(wait) as websocket:
         try:
@@ -353,7 +341,6 @@ DIFFERENCES: list[tuple[Callable[[Library], Any], Any, Any]] = [
     (queue_of_frames, False, True),
     (streaming, ["a", "b", ""], ["ab"]),
     (broken_text, b"\xff", 1007),
-    (close_code, 1006, 1009),
     (close_without_code, "ProtocolError", 1005),
     (cancelled_iterable, "ProtocolError", "ConnectionClosedError"),
     (several_iterables, ["NoneType", "AssertionError"], ["NoneType", "NoneType"]),

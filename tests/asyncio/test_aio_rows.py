@@ -164,7 +164,7 @@ def test_half_open_in_the_middle_of_something(half: bytes) -> None:
             peer.writer.write(half)
             await ws.wait_closed()
             assert 0.15 < loop.time() - begin < 2
-            assert ws.close_code == 1011
+            assert ws.protocol.close_code == 1011
             await until(lambda: not server._alive and not server._tasks)
 
     run(main())

@@ -379,7 +379,7 @@ def test_broadcast_closes_who_does_not_read() -> None:
                 slow = next(ws for ws in connections if ws.state is not State.OPEN)
                 assert slow.buffered_amount < 2**21
                 await slow.wait_closed()  # although the peer reads nothing
-                assert slow.close_code == 1008
+                assert slow.protocol.close_code == 1008
                 broadcast(server.connections, b"the others go on")
                 sent += 1
                 await all_read()

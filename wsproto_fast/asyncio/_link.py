@@ -367,5 +367,8 @@ class Link(asyncio.BufferedProtocol):
 
     def _tell_time(self, now: float) -> None:
         self._deadline = None  # looked at anew by _settle()
-        self._engine.handle_timeout(now)
+        try:
+            self._engine.handle_timeout(now)
+        except Exception as exc:  # of our user's heartbeat
+            self._on_failure(exc)
         self._pump()

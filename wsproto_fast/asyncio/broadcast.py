@@ -42,7 +42,10 @@ def broadcast(
         # coverage is measured on newer versions; the tests run on 3.10 too
         raise ValueError("raise_exceptions requires at least Python 3.11")  # pragma: no cover
     exceptions: list[Exception] = []
-    for connection in tuple(connections):
+    targets = tuple(connections)
+    if targets:
+        targets[0]._check_thread()  # the others are of the same loop
+    for connection in targets:
         try:
             if connection._ready():
                 connection._send_prepared(prepared)

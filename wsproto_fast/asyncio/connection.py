@@ -98,12 +98,15 @@ class Connection(Sender):
     @property
     def close_code(self) -> int | None:
         """The peer's close code (RFC 6455 7.1.5), 1006 if there was none; None until the connection is closed."""
-        return self._engine.close_code if self._opened else None
+        return self._closed_error().code if self._is_closed() else None
 
     @property
     def close_reason(self) -> str | None:
         """The peer's close reason (RFC 6455 7.1.6); None until the connection is closed."""
-        return self._engine.close_reason if self._opened else None
+        return self._closed_error().reason if self._is_closed() else None
+
+    def _is_closed(self) -> bool:
+        return self._opened and self._engine.state is State.CLOSED
 
     @property
     def protocol(self) -> Engine:
@@ -127,9 +130,9 @@ class Connection(Sender):
         self._check_thread()
         if data is not None:
             data = to_bytes(data)
-            if self._pings and data in self._pings:
-                raise ConcurrencyError("already waiting for a pong with the same data")
         await self._writable()
+        if self._pings and data in self._pings:
+            raise ConcurrencyError("already waiting for a pong with the same data")
         try:
             payload = self._engine.send_ping(data)
         except InvalidState:

@@ -68,6 +68,12 @@ class Group(Members[Connection]):
             await self._room_for(cost_of(prepared), excluded)
             return self._spread(prepared, self._targets(excluded), key)
 
+    def _targets(self, exclude: Iterable[Connection]) -> Iterable[Connection]:
+        for connection in self._members:
+            connection._check_thread()
+            break  # the others are of the same loop
+        return super()._targets(exclude)
+
     async def _room_for(self, cost: int, excluded: set[Connection]) -> None:
         self._cost = cost
         while True:
