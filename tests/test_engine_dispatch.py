@@ -302,6 +302,28 @@ def test_send_fragment_where_nothing_was_agreed_on(ws: ModuleType, compress: boo
     assert output(conn) == [(0x01, b"a" * 100), (0x80, b"b" * 100)]
 
 
+@pytest.mark.parametrize("compress", [None, True, False])
+@pytest.mark.parametrize("role", [SERVER, CLIENT])
+def test_the_first_fragment_decides_whether_a_message_is_compressed(
+    ws: ModuleType, role: int, compress: bool | None
+) -> None:
+    parameters = ws.deflate.DeflateParameters()
+    sender, receiver = (
+        connection(ws, each, deflate=ws.deflate.PerMessageDeflate(ws.Role(each), parameters))
+        for each in (role, 1 - role)
+    )
+    for later in (None, True, False):  # has no say
+        sender.send_fragment("a" * 100, first=True, fin=False, compress=compress)
+        sender.send_fragment("é" * 100, first=False, fin=False, compress=later)
+        sender.send_fragment("", first=False, fin=True, compress=later)
+        wire = b"".join(sender.data_to_send())
+        rsv1 = 0x40 if compress is not False else 0
+        assert [first for first, _, _ in parse_frames(wire)] == [0x01 | rsv1, 0x00, 0x80]
+        assert len(wire) < 100 or not rsv1
+        receiver.receive_data(wire)
+        assert dispatch(receiver)[0] == ["a" * 100 + "é" * 100]
+
+
 # The heartbeat
 
 
