@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import gc
 import pickle
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -647,3 +650,81 @@ def test_time_is_linear(parser: Any, start: bytes) -> None:
     limits = Limits(max_line_size=2**22, max_head_size=2**22, max_body_size=2**22)
     short, long = (seconds(lambda: parser(limits), start + b"x" * size, 16) for size in (2**19, 2**21))
     assert long < 8 * short
+
+
+# Headers that are kept
+
+
+COMPACT: list[list[tuple[str, str]]] = [
+    [],
+    [("A", "1")],
+    [("A", "1"), ("b", "2"), ("a", "3")],
+    [("X", ""), ("Y", "a: b: c"), ("Z", "\xe9\x85\xa0"), ("W", "tab\there")],
+]
+
+
+@pytest.mark.parametrize("items", COMPACT)
+def test_compact_headers_are_the_same_headers(items: list[tuple[str, str]]) -> None:
+    def made() -> Headers:
+        headers = Headers(items)
+        headers.compact()
+        return headers
+
+    plain = Headers(items)
+    assert made() == plain
+    assert plain == made()
+    assert list(made().raw_items()) == items
+    assert list(made()) == list(plain)
+    assert len(made()) == len(plain)
+    assert repr(made()) == repr(plain)
+    assert str(made()) == str(plain)
+    assert made().serialize() == plain.serialize()
+    assert made().copy() == plain
+    assert copy.copy(made()) == plain
+    assert copy.deepcopy(made()) == plain
+    assert pickle.loads(pickle.dumps(made())) == plain
+    for name, _ in items:
+        assert name.upper() in made()
+        assert made().get_all(name) == plain.get_all(name)
+    assert made().get("Nope") is None
+    headers = made()
+    headers.compact()  # twice
+    headers["New"] = "x"
+    headers.compact()
+    assert list(headers.raw_items()) == [*items, ("New", "x")]
+    headers = made()
+    headers.clear()
+    assert list(headers.raw_items()) == []
+
+
+def test_compact_headers_have_no_other_attributes() -> None:
+    headers = Headers(a="1")
+    headers.compact()
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = headers.nonsense
+    assert headers["a"] == "1"
+
+
+def test_compact_headers_take_less_memory() -> None:
+    def size(headers: Headers) -> int:
+        seen = 0
+        todo: list[Any] = [headers]
+        while todo:
+            item = todo.pop()
+            seen += sys.getsizeof(item)
+            if not isinstance(item, (str, bytes)):
+                todo += gc.get_referents(item) if item is not headers else list(state(item).values())
+        return seen
+
+    def state(headers: Headers) -> dict[str, Any]:
+        names = [name for cls in type(headers).__mro__ for name in getattr(cls, "__slots__", ())]
+        found = {name: headers.__dict__[name] for name in getattr(headers, "__dict__", {})}
+        for name in names:
+            with contextlib.suppress(AttributeError):
+                found[name] = object.__getattribute__(headers, name)
+        return found
+
+    headers = Headers([(f"X-Header-{i}", f"value {i}") for i in range(12)])
+    before = size(headers)
+    headers.compact()
+    assert size(headers) < before / 4

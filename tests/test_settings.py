@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 import pickle
+import zlib
 from collections.abc import Callable
 from http import HTTPStatus
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import websockets.exceptions as theirs
@@ -14,6 +19,7 @@ from websockets.http11 import Response as TheirResponse
 
 import wsproto_fast as ours
 from wsproto_fast import Close, CloseCode, DeflateConfig, Headers, Keepalive, Limits, Response
+from wsproto_fast._settings import MAX_QUEUE_BYTES, JSONCodec, Settings
 
 
 @pytest.mark.parametrize(
@@ -143,3 +149,158 @@ def test_payload_too_big_reads_as_theirs() -> None:
         assert str(ours.PayloadTooBig(size, 10)) == str(theirs.PayloadTooBig(size, 10))
         assert str(ours.PayloadTooBig(size, 30, 15)) == str(theirs.PayloadTooBig(size, 15, 15))
     assert str(ours.TooManyFragments(5)) == str(theirs.TooManyFragments(5))
+
+
+# What clients and servers of every adapter are told
+
+
+def test_defaults() -> None:
+    settings = Settings()
+    assert settings.limits == Limits()
+    assert settings.deflate == DeflateConfig()
+    assert settings.keepalive == Keepalive()
+    assert (settings.queue_high, settings.queue_low, settings.queue_bytes) == (16, 4, MAX_QUEUE_BYTES)
+    assert (settings.write_high, settings.write_low) == (2**16, None)
+    assert settings.on_message is None
+    assert settings.observer is None
+    assert settings.json.dumps is json.dumps
+    assert not settings.json.raw
+
+
+def their_factory(role: str, **arguments: Any) -> Any:
+    from websockets.extensions import permessage_deflate
+
+    name = "ServerPerMessageDeflateFactory" if role == "server" else "ClientPerMessageDeflateFactory"
+    return getattr(permessage_deflate, name)(**arguments)
+
+
+@pytest.mark.parametrize("role", ["client", "server"])
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({}, {"server_max_window_bits": 15, "client_max_window_bits": 15, "mem_level": 8}),
+        (
+            {"server_no_context_takeover": True, "client_no_context_takeover": True},
+            {
+                "server_no_context_takeover": True,
+                "client_no_context_takeover": True,
+                "server_max_window_bits": 15,
+                "client_max_window_bits": 15,
+                "mem_level": 8,
+            },
+        ),
+        (
+            {"server_max_window_bits": 11, "client_max_window_bits": 9},
+            {"server_max_window_bits": 11, "client_max_window_bits": 9, "mem_level": 8},
+        ),
+        (
+            {"compress_settings": {"memLevel": 5, "level": 1, "strategy": zlib.Z_HUFFMAN_ONLY}},
+            {
+                "server_max_window_bits": 15,
+                "client_max_window_bits": 15,
+                "mem_level": 5,
+                "level": 1,
+                "strategy": zlib.Z_HUFFMAN_ONLY,
+            },
+        ),
+    ],
+)
+def test_factories_of_websockets(role: str, arguments: dict[str, Any], expected: dict[str, Any]) -> None:
+    settings = Settings(extensions=[their_factory(role, **arguments)], compression=None)
+    assert settings.deflate == DeflateConfig(**expected)
+
+
+def test_a_client_may_leave_the_size_of_its_window_to_the_server() -> None:
+    settings = Settings(extensions=[their_factory("client", client_max_window_bits=True)])
+    assert settings.deflate is not None
+    assert settings.deflate.client_max_window_bits == 15
+
+
+def test_extensions_go_before_compression() -> None:
+    config = DeflateConfig(mem_level=9)
+    assert Settings(extensions=[config]).deflate is config
+    assert Settings(extensions=[config, object()]).deflate is config  # one counts
+    assert Settings(extensions=[config], compression=None).deflate is config
+    assert Settings(extensions=[], compression=None).deflate is None
+    assert Settings(extensions=None, compression=config).deflate is config
+    for wrong in (object(), "permessage-deflate", SimpleNamespace(name="permessage-bzip2")):
+        with pytest.raises(ValueError, match="unsupported extension"):
+            Settings(extensions=[wrong])
+    with pytest.raises(ValueError, match="unsupported compression: gzip"):
+        Settings(compression="gzip")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["json", "orjson", "msgspec.json"])
+def test_json_codecs(name: str) -> None:
+    module = pytest.importorskip(name)
+    codec = JSONCodec(module)
+    assert codec.raw is (name != "json")
+    assert codec.loads(codec.dumps({"é": [1, None]})) == {"é": [1, None]}
+    assert type(codec.dumps("é")) is (bytes if codec.raw else str)
+
+
+def test_json_codecs_of_ones_own() -> None:
+    by_names = JSONCodec(SimpleNamespace(encode=lambda data: bytearray(b"[]"), decode=lambda text: []))
+    assert by_names.raw
+    for half in ({"dumps": json.dumps}, {"loads": json.loads}, {"encode": json.dumps}, {}):
+        with pytest.raises(TypeError, match="a JSON codec has dumps"):
+            Settings(json=SimpleNamespace(**half))
+    with pytest.raises(TypeError, match="a JSON codec has dumps"):
+        Settings(json=None)
+
+
+@pytest.mark.parametrize(
+    ("max_queue", "max_queue_bytes", "expected"),
+    [
+        (16, 10, (16, 4, 10)),
+        (1, MAX_QUEUE_BYTES, (1, 0, MAX_QUEUE_BYTES)),
+        (0, 0, (1, 0, 1)),
+        ((8, 8), 1, (8, 7, 1)),
+        ((8, None), 1, (8, 2, 1)),
+        ((8, 0), None, (8, 0, 2**62)),
+        (None, 5, (2**62, 2**60, 5)),
+        (None, MAX_QUEUE_BYTES, (2**62, 2**60, 2**62)),
+        ((None, 3), MAX_QUEUE_BYTES, (2**62, 3, 2**62)),
+        (2**80, 2**80, (2**62, 2**60, 2**62)),
+    ],
+)
+def test_limits_of_the_queue(max_queue: Any, max_queue_bytes: int | None, expected: tuple[int, int, int]) -> None:
+    settings = Settings(max_queue=max_queue, max_queue_bytes=max_queue_bytes)
+    assert (settings.queue_high, settings.queue_low, settings.queue_bytes) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"max_queue": -1}, "max_queue must not be negative"),
+        ({"max_queue": (1, -1)}, "max_queue must not be negative"),
+        ({"max_queue": (-1, None)}, "max_queue must not be negative"),
+        ({"max_queue_bytes": -1}, "max_queue_bytes must not be negative"),
+        ({"limits": Limits(), "max_size": 5}, "either limits or max_size"),
+        ({"ping_interval": 0}, "ping_interval must be positive"),
+    ],
+)
+def test_nonsense_in_settings(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Settings(**arguments)
+
+
+def test_on_message_is_a_plain_function() -> None:
+    async def coroutine(connection: Any, message: Any) -> None: ...
+
+    class Bound:
+        async def method(self, connection: Any, message: Any) -> None: ...
+
+        async def __call__(self, connection: Any, message: Any) -> None: ...
+
+    for wrong in (coroutine, Bound().method, Bound(), functools.partial(coroutine)):
+        with pytest.raises(TypeError, match="plain function"):
+            Settings(on_message=wrong)
+    for right in (lambda connection, message: None, print, [].append):
+        assert Settings(on_message=right).on_message == right
+
+
+def test_the_heartbeat() -> None:
+    settings = Settings(ping_interval=1, ping_timeout=None, ping_payload=bytes)
+    assert settings.keepalive == Keepalive(1, None, bytes)
+    assert Settings(ping_interval=None, ping_payload=bytes).keepalive is None

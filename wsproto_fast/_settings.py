@@ -162,7 +162,7 @@ class Settings:
         #: ... or until they are this large together.
         self.queue_bytes = max(bounded(max_queue_bytes), 1)
         self.write_high, self.write_low = write_limit if isinstance(write_limit, tuple) else (write_limit, None)
-        if inspect.iscoroutinefunction(on_message):
+        if inspect.iscoroutinefunction(on_message) or inspect.iscoroutinefunction(type(on_message).__call__):
             raise TypeError("on_message must be a plain function; use a handler, or connection.recv(), to await")
         #: ``f(connection, message)``, called for each message in place of the queue.
         self.on_message = on_message

@@ -206,6 +206,7 @@ def test_not_open_is_skipped(caplog: pytest.LogCaptureFixture) -> None:
         async with pair() as ws:
             await ws.close()
             broadcast([ws], "skipped", raise_exceptions=sys.version_info >= (3, 11))
+            broadcast([], "for nobody")
             with pytest.raises(UnicodeEncodeError):
                 broadcast([], "\ud800")
 

@@ -592,6 +592,24 @@ def test_messages_between_the_marks() -> None:
     run(main())
 
 
+def test_a_turn_that_comes_when_there_is_no_room() -> None:
+    async def main() -> None:
+        got = Collector()
+        connection = make(Transport(), on_message=got)
+        feed(connection, numbers(2000))
+        told = len(got.messages)
+        assert told < 2000  # a turn is due
+        connection.pause_writing()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert len(got.messages) == told
+        connection.resume_writing()
+        await until(lambda: len(got.messages) == 2000)
+        assert got.messages == [str(i) for i in range(2000)]
+
+    run(main())
+
+
 # The loop is everybody's
 
 
@@ -746,7 +764,7 @@ def test_closing_while_messages_are_held_back() -> None:
     run(main())
 
 
-def test_the_callback_is_called_before_close_returns() -> None:
+def test_all_is_told_before_wait_closed_returns() -> None:
     async def main() -> None:
         got = Collector()
 
@@ -757,8 +775,8 @@ def test_the_callback_is_called_before_close_returns() -> None:
         async with serving(handler) as server:
             client = await connect(uri_of(server), on_message=got)
             await client.wait_closed()
-            await until(lambda: client.close_code is not None)
             assert len(got.messages) == 3000
+            assert client.close_code == 1000
 
     run(main())
 

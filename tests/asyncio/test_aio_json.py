@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import json
 import random
@@ -228,7 +229,8 @@ def test_each_way_to_receive_takes_over_from_each_other(codec: Any) -> None:
         way = rng.randrange(4)
         if rng.random() < 0.3:  # a cancelled attempt first
             other = rng.randrange(3)
-            task = asyncio.ensure_future((client.recv, client.recv_json, drain)[other](*([client] if other == 2 else [])))
+            attempt: Any = (client.recv, client.recv_json, functools.partial(drain, client))[other]
+            task = asyncio.ensure_future(attempt())
             await asyncio.sleep(0)
             if not task.done() and client._getter is not None and not client._getter.done():
                 task.cancel()

@@ -155,7 +155,8 @@ def test_flow_control() -> None:
                     await peer.frame()
                 go_on.set()
                 await sending
-                await until(lambda: notebook.names().count("reading_resumed") == notebook.names().count("reading_paused"))
+                names = notebook.names
+                await until(lambda: names().count("reading_resumed") == names().count("reading_paused"))
 
     async def flood(peer: Any) -> None:
         for _ in range(500):

@@ -10,7 +10,7 @@ import zlib
 from typing import Any
 
 import pytest
-from aio import MASK, Peer, byte_server, echo, pair, peer_of, run, serving, until, uri_of
+from aio import MASK, echo, pair, peer_of, run, serving, until, uri_of
 from helpers import encode_frame
 from test_aio_callback import bomb, counting_turns
 from test_aio_link import Transport, feed, make, text
@@ -42,8 +42,10 @@ def full_of_numbers(count: int, **settings: Any) -> Connection:
 
 @pytest.mark.parametrize(
     ("max_queue", "high", "low"),
-    [(16, 16, 4), (1, 1, 0), (0, 1, 0), (2, 2, 0), ((10, 3), 10, 3), ((10, 0), 10, 0), ((10, 50), 10, 9)]
-    + [((10, None), 10, 2)],
+    [
+        *[(16, 16, 4), (1, 1, 0), (0, 1, 0), (2, 2, 0)],
+        *[((10, 3), 10, 3), ((10, 0), 10, 0), ((10, 50), 10, 9), ((10, None), 10, 2)],
+    ],
 )
 def test_limits_in_messages(max_queue: Any, high: int, low: int) -> None:
     async def main() -> None:
@@ -191,30 +193,43 @@ def test_nothing_is_lost_at_the_limits(settings: dict[str, Any], way: str) -> No
     run(main())
 
 
-def test_streaming_decodes_across_frames() -> None:
+@pytest.mark.parametrize("first", [0x01, 0x02])
+@pytest.mark.parametrize("decode", [None, True, False])
+def test_streaming_decodes_across_frames(first: int, decode: bool | None) -> None:
     """Of binary frames too, if that is asked for, as in websockets."""
+    payload = "aé€😀".encode()
 
     async def main() -> None:
-        payload = "aé€😀".encode()
-
-        async def talk(peer: Peer) -> None:
-            for first in (0x01, 0x02, 0x02, 0x01):
-                for i in range(len(payload)):
-                    peer.write(first if i == 0 else 0x00, payload[i : i + 1])
-                peer.write(0x80)
-            peer.write(0x02, payload[:2])
-            peer.write(0x80)
-            await peer.expect_close(1007)
-
-        async with byte_server(talk) as uri, connect(uri) as client:
-            for decode in (True, True, False, False):
-                parts = [part async for part in client.recv_streaming(decode=decode)]
-                assert len(parts) == len(payload) + 1
-                joined: Any = ("" if decode else b"").join(parts)
-                assert joined == (payload.decode() if decode else payload)
+        connection = make(Transport())
+        for _ in range(2):
+            parts: list[Any] = []
+            stream = asyncio.ensure_future(collect(connection, parts))
+            await asyncio.sleep(0)
+            for i in range(len(payload)):
+                feed(connection, encode_frame(first if i == 0 else 0x00, payload[i : i + 1], mask=MASK))
+            feed(connection, encode_frame(0x80, b"", mask=MASK))
+            await stream
+            assert len(parts) == len(payload) + 1
+            if decode or (decode is None and first == 1):
+                assert "".join(parts) == payload.decode()
+            else:
+                assert b"".join(parts) == payload
+        stream = asyncio.ensure_future(collect(connection, []))
+        await asyncio.sleep(0)
+        feed(connection, encode_frame(first, payload[:2], mask=MASK) + encode_frame(0x80, b"", mask=MASK))
+        if first == 2 and not decode:
+            await stream
+        else:
             with pytest.raises(ConnectionClosedError) as info:
-                _ = [part async for part in client.recv_streaming(decode=True)]
-            assert isinstance(info.value.__cause__, UnicodeDecodeError)
+                await stream
+            assert info.value.sent is not None
+            assert info.value.sent.code == 1007
+            if first == 2:
+                assert isinstance(info.value.__cause__, UnicodeDecodeError)
+
+    async def collect(connection: Connection, parts: list[Any]) -> None:
+        async for part in connection.recv_streaming(decode):  # type: ignore[call-overload]
+            parts.append(part)
 
     run(main())
 
@@ -331,7 +346,7 @@ def test_a_closed_connection_is_let_go(queue: str) -> None:
                         await task
                     del task
                 elif queue == "full":
-                    await until(lambda: client._paused)
+                    await until(lambda client=client: client._paused)  # type: ignore[misc]
                     client.transport.abort()
                 if queue != "full":
                     await client.close()

@@ -1,4 +1,4 @@
-"""try_send, send with its arguments, cork and buffered_amount: what they say is so, and what they refuse is not sent."""
+"""try_send, send's arguments, cork and buffered_amount: what they say is so, and what they refuse is not sent."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def test_try_send_after_the_end() -> None:
             with pytest.raises(TypeError):
                 client.try_send(1)
             assert client.buffered_amount == 0
-        transport, connection = blocked()
+        _, connection = blocked()
         feed(connection, text(b"\xff"))
         with pytest.raises(ConnectionClosedError) as info:
             connection.try_send("x")
@@ -425,7 +425,7 @@ def test_cancelling_a_send_with_a_timeout() -> None:
 
 def test_the_connection_ends_before_the_time_is_out() -> None:
     async def main() -> None:
-        transport, connection = blocked(write_limit=100)
+        _, connection = blocked(write_limit=100)
         while connection.try_send("x" * 100):
             pass
         task = asyncio.ensure_future(connection.send("x", timeout=10))

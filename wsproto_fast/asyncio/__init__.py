@@ -6,6 +6,7 @@ question about the protocol is the engine's.
 
 from __future__ import annotations
 
+from ..groups import BroadcastResult
 from .broadcast import broadcast
 from .client import ClientConnection, connect, unix_connect
 from .connection import Connection
@@ -14,6 +15,7 @@ from .server import Server, ServerConnection, basic_auth, serve, unix_serve
 from .session import Session, SessionState
 
 __all__ = [
+    "BroadcastResult",
     "ClientConnection",
     "Connection",
     "Group",

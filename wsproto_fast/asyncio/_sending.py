@@ -177,8 +177,6 @@ class Sender(Receiver):
         while self._write_paused or self._fragmenting is not None:
             if self._fragmenting is not None:
                 await asyncio.shield(self._fragmenting)
-            elif self._lost.done():
-                return
             else:
                 await self._writable()
 

@@ -206,6 +206,7 @@ class Connection(Sender):
                 done, _ = await asyncio.wait([self._lost], timeout=patience)
                 if not done and oldest is not None and self._paused and self._queue[0] is oldest:
                     self._abandon()
+            await self._all_told()
         except asyncio.CancelledError:
             self.transport.abort()
             raise
@@ -213,6 +214,12 @@ class Connection(Sender):
     async def wait_closed(self) -> None:
         """Wait until the connection and its transport are closed."""
         await asyncio.shield(self._lost)
+        await self._all_told()
+
+    async def _all_told(self) -> None:
+        """Of what was received before the end some may still wait for its turn in the callback."""
+        while self._turn_is_due:  # noqa: ASYNC110 (as often as the callback needs)
+            await asyncio.sleep(0)
 
     def _open(self, engine: Engine) -> None:
         for message in (self.request, self.response):
