@@ -104,10 +104,11 @@ demo: $(BUILT) ## start the demo server and say where it is; Ctrl-C ends it
 test: $(BUILT) $(VENV)/.extra-test ## all tests, engine tests on both builds (PYTEST_ARGS=...)
 	$(PY) -m pytest $(PYTEST_ARGS)
 
-# Each on its own: a loop is chosen once, for a whole process. Debug mode finds what tests leave behind.
+# Each on its own: a loop is chosen once, for a whole process. Debug mode finds what tests leave behind. A signal does not
+# interrupt uvloop: a test that hangs ends the run, with the stacks of all threads.
 test-loops: $(BUILT) $(VENV)/.extra-test ## the asyncio adapter's tests on uvloop, and in asyncio's debug mode
-	WSPROTO_FAST_LOOP=uvloop $(PY) -m pytest tests/asyncio $(PYTEST_ARGS)
-	PYTHONASYNCIODEBUG=1 $(PY) -m pytest tests/asyncio -m "not external" $(PYTEST_ARGS)
+	WSPROTO_FAST_LOOP=uvloop $(PY) -m pytest tests/asyncio -m "not slow" --timeout-method=thread $(PYTEST_ARGS)
+	PYTHONASYNCIODEBUG=1 $(PY) -m pytest tests/asyncio -m "not slow and not external" $(PYTEST_ARGS)
 
 lint: $(VENV)/.extra-lint $(VENV)/.extra-test ## ruff, mypy --strict, cython-lint
 	$(BIN)/ruff check .

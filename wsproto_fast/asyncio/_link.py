@@ -276,7 +276,7 @@ class Link(asyncio.BufferedProtocol):
     @property
     def buffered_amount(self) -> int:
         """How many bytes were accepted for sending, framed and perhaps compressed, that the operating system does not
-        have yet."""
+        have yet. Over TLS asyncio hides up to 64 KiB more, already encrypted."""
         if not self._opened:
             return 0
         return self._engine.output_size + self.transport.get_write_buffer_size()

@@ -6,7 +6,6 @@ A class of its own, made at need, so that connections without an observer do not
 from __future__ import annotations
 
 import functools
-import weakref
 from typing import TYPE_CHECKING, Any
 
 from ..events import Closed, Event, Pong
@@ -81,12 +80,9 @@ class _Observed(_Base):
         self._tell("writing_resumed")
 
 
-_classes: weakref.WeakKeyDictionary[type[Any], Any] = weakref.WeakKeyDictionary()
-
-
-def observed(connection_class: type[Any]) -> Any:
+def observed(connection_class: Any) -> Any:
     """That class, telling its observer."""
-    if connection_class not in _classes:
+    if "_observed" not in vars(connection_class):
         name = f"Observed{connection_class.__name__}"
-        _classes[connection_class] = type(name, (_Observed, connection_class), {"__slots__": ()})
-    return _classes[connection_class]
+        connection_class._observed = type(name, (_Observed, connection_class), {"__slots__": ()})
+    return connection_class._observed

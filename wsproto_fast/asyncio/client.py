@@ -82,7 +82,7 @@ class ClientConnection(Connection):
         if handshake.error is not None:
             error = handshake.error
             error.__cause__ = error.__cause__ or self._transport_error
-            self._answered.set_exception(error)
+            self._answered.set_exception(error.with_traceback(None))  # its frames would keep us alive
             self._answered.exception()  # nobody may wait for it any more
             return
         self._answered.set_result(None)

@@ -98,15 +98,12 @@ class Connection(Sender):
     @property
     def close_code(self) -> int | None:
         """The peer's close code (RFC 6455 7.1.5), 1006 if there was none; None until the connection is closed."""
-        return self._closed_error().code if self._is_closed() else None
+        return self._closed_error().code if self._opened and self.state is State.CLOSED else None
 
     @property
     def close_reason(self) -> str | None:
         """The peer's close reason (RFC 6455 7.1.6); None until the connection is closed."""
-        return self._closed_error().reason if self._is_closed() else None
-
-    def _is_closed(self) -> bool:
-        return self._opened and self._engine.state is State.CLOSED
+        return self._closed_error().reason if self._opened and self.state is State.CLOSED else None
 
     @property
     def protocol(self) -> Engine:
