@@ -123,7 +123,7 @@ def test_an_exception_when_it_is_over_already(before: str, caplog: pytest.LogCap
         feed(connection, numbers(1000))
         if before == "lost":
             connection.connection_lost(None)
-        await until(lambda: connection.close_code is not None)
+        await until(lambda: connection.protocol.close_code is not None)
         assert len(got.messages) == (1000 if before in ("held back", "lost") else 1)
         for _ in range(5):
             await asyncio.sleep(0)
@@ -537,7 +537,7 @@ def test_a_callback_that_replies_to_what_came_before_the_end(caplog: pytest.LogC
         feed(connection, numbers(5000))
         told = len(got.messages)
         connection.connection_lost(None)
-        await until(lambda: connection.close_code is not None)
+        await until(lambda: connection.protocol.close_code is not None)
         assert len(got.messages) == told + 1
 
     run(main())
@@ -711,7 +711,7 @@ def test_all_that_was_received_is_told(end: str, stalled: bool) -> None:
                 await asyncio.sleep(0)
             assert got.messages == []
             connection.resume_writing()
-        await until(lambda: connection.close_code is not None)
+        await until(lambda: connection.protocol.close_code is not None)
         assert got.messages == [str(i) for i in range(count)]
         assert connection.close_code == (1000 if end == "close frame" else 1006)
         if end in ("eof", "close frame"):
@@ -786,3 +786,17 @@ def test_a_coroutine_function_is_refused() -> None:
 
     with pytest.raises(TypeError, match="plain function"):
         Settings(on_message=on_message)
+
+
+def test_wait_closed_waits_for_the_callback() -> None:
+    async def main() -> None:
+        got = Collector()
+        connection = make(transport := Blocked(room=2**30), on_message=got)
+        transport.protocol = connection
+        feed(connection, numbers(5000))
+        connection.connection_lost(None)
+        assert len(got.messages) < 5000
+        await connection.wait_closed()
+        assert got.messages == [str(i) for i in range(5000)]
+
+    run(main())

@@ -270,7 +270,7 @@ def test_members_leave_when_they_close() -> None:
             assert closed not in groups[0]
             await clients[3].close()
             await until(lambda: not any(groups))
-            assert all(ws._watchers is None for ws in members.values())
+            assert all(ws._watchers == () for ws in members.values())
 
     run(main())
 

@@ -251,3 +251,23 @@ def test_what_subclasses_do() -> None:
                 call()
 
     run(main())
+
+
+def test_a_transport_that_is_full_again_at_once_wakes_nobody() -> None:
+    async def main() -> None:
+        transport = Transport()
+        connection = make(transport)
+        connection.pause_writing()
+        connection.protocol.send_text("what waited")
+        send = asyncio.ensure_future(connection.send("more"))
+        await asyncio.sleep(0)
+        write, transport.write = transport.write, lambda data: connection.pause_writing()  # type: ignore[method-assign]
+        connection.resume_writing()
+        await asyncio.sleep(0)
+        assert not send.done()
+        transport.write = write  # type: ignore[method-assign]
+        connection.resume_writing()
+        await send
+        assert transport.calls == [b"\x81\x04more"]
+
+    run(main())

@@ -44,7 +44,7 @@ class Sender(Receiver):
         self._burst = 0
         #: Done when the fragmented message that is being sent is complete; other messages must wait for it.
         self._fragmenting: asyncio.Future[None] | None = None
-        self._watchers: list[Watcher] | None = None
+        self._watchers: tuple[Watcher, ...] = ()
 
     async def send(
         self, message: Message, *, text: bool | None = None, compress: bool | None = None, timeout: float | None = None
@@ -185,13 +185,10 @@ class Sender(Receiver):
         return not self._write_paused and self._fragmenting is None and self._opened and self._engine.is_open
 
     def _watch(self, watcher: Watcher) -> None:
-        if self._watchers is None:
-            self._watchers = []
-        self._watchers.append(watcher)
+        self._watchers += (watcher,)
 
     def _unwatch(self, watcher: Watcher) -> None:
-        if self._watchers is not None:
-            self._watchers.remove(watcher)
+        self._watchers = tuple([other for other in self._watchers if other is not watcher])
 
     def _on_writable(self) -> None:
         super()._on_writable()
@@ -199,7 +196,7 @@ class Sender(Receiver):
             self._loop.call_soon(self._tell_watchers)
 
     def _tell_watchers(self) -> None:
-        for watcher in tuple(self._watchers or ()):
+        for watcher in self._watchers:
             watcher._writable(self)
 
     def _on_end(self) -> None:
@@ -209,8 +206,8 @@ class Sender(Receiver):
 
     def _leave(self) -> None:
         """No message can be sent any more."""
-        watchers, self._watchers = self._watchers, None
-        for watcher in watchers or ():
+        watchers, self._watchers = self._watchers, ()
+        for watcher in watchers:
             watcher._left(self)
 
     async def _raise_closed(self) -> NoReturn:
