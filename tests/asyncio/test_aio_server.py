@@ -116,7 +116,7 @@ def test_a_program_that_only_sends_lets_others_run() -> None:
                 ticks += 1
 
         ticking = asyncio.ensure_future(tick())
-        async with pair(park, compression=None) as ws:
+        async with pair(park, compression=None, close_timeout=0.1) as ws:
             begin = ticks
             for _ in range(1000):
                 await ws.send("x")
