@@ -91,6 +91,20 @@ async def answer(ws: Any) -> None:
             await ws.send(message)
 
 
+def drop(ws: Any) -> None:
+    """End its transport. websockets leaves that to asyncio, which with TLS, and on Python 3.10, complains."""
+    transport = getattr(ws, "transport", None)
+    if transport is not None:
+        transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def dropping(opening: Any) -> AsyncIterator[Any]:
+    async with opening as ws:
+        yield ws
+    drop(ws)
+
+
 @contextlib.asynccontextmanager
 async def meeting(
     server: Library, client: Library, *, tls: bool = False, serving: dict[str, Any] | None = None, **connecting: Any
@@ -106,6 +120,8 @@ async def meeting(
         with contextlib.suppress(server.closed):
             await answer(ws)
         await ws.wait_closed()
+        if tls:
+            drop(ws)
         ended.put_nowait((ws.close_code, ws.close_reason or ""))
 
     async with server.serve(handler, "127.0.0.1", 0, ssl=server_tls, **(serving or {})) as listening:
@@ -114,12 +130,11 @@ async def meeting(
         def again(**more: Any) -> Any:
             options = {"proxy": None, "ssl": client_tls, **connecting, **more}
             login = options.pop("login", "")
-            return client.connect(f"{'wss' if tls else 'ws'}://{login}127.0.0.1:{port}/", **options)
+            opening = client.connect(f"{'wss' if tls else 'ws'}://{login}127.0.0.1:{port}/", **options)
+            return dropping(opening) if tls else opening
 
         async with again() as ws:
             yield Meeting(ws, listening, client.closed, ended, again)
-        if tls and hasattr(ws, "transport"):
-            ws.transport.abort()  # websockets leaves that to asyncio, which on Python 3.10 complains
 
 
 async def messages(ws: Any) -> None:
