@@ -25,7 +25,6 @@ from conversations import (
     refusals,
 )
 
-from wsproto_fast import DeflateConfig
 from wsproto_fast.asyncio import connect, serve
 from wsproto_fast.exceptions import ConnectionClosed
 
@@ -40,13 +39,7 @@ except ImportError:
 PICOWS = Library(picows.websockets.serve, picows.websockets.connect, picows.websockets.ConnectionClosed)
 
 
-def connect_wide(*args: Any, compression: str | None = "deflate", **kwargs: Any) -> Any:
-    """``connect``, but offering no server_max_window_bits: picows answers without one (RFC 7692 7.1.2.1 demands it)."""
-    config = None if compression is None else DeflateConfig(server_max_window_bits=15)
-    return connect(*args, compression=config, **kwargs)
-
-
-OURS = Library(serve, connect_wide, ConnectionClosed)
+OURS = Library(serve, connect, ConnectionClosed)
 PAIRS = [pytest.param(PICOWS, OURS, id="server"), pytest.param(OURS, PICOWS, id="client")]
 both = pytest.mark.parametrize(("server", "client"), PAIRS)
 compressions = pytest.mark.parametrize("compression", ["deflate", None])

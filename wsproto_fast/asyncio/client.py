@@ -35,7 +35,7 @@ from ..constants import Role
 from ..exceptions import InvalidState, InvalidStatus, SecurityError
 from ..handshake import ClientHandshake
 from ..http11 import Headers, HeadersLike
-from ..limits import Limits
+from ..limits import DeflateConfig, Limits
 from ..uri import WebSocketURI, parse_uri
 from . import _compat
 from ._dialing import Dialer
@@ -44,6 +44,9 @@ from .connection import Connection, LoggerLike
 __all__ = ["USER_AGENT", "ClientConnection", "connect", "process_exception", "unix_connect"]
 
 USER_AGENT = f"Python/{sys.version_info.major}.{sys.version_info.minor} wsproto_fast"
+
+#: No demand on the server's window: not every server that compresses can meet one, or even reads it.
+_DEFLATE = DeflateConfig(server_max_window_bits=15)
 
 _logger = logging.getLogger("wsproto_fast.client")
 
@@ -168,7 +171,7 @@ class connect:  # noqa: N801 (it is used like a function)
         #: Where the current attempt goes; redirects change it until the next.
         self.uri = self._first_uri = uri
         self._settings = Settings(
-            compression=compression,
+            compression=_DEFLATE if compression == "deflate" else compression,
             extensions=extensions,
             open_timeout=open_timeout,
             ping_interval=ping_interval,
