@@ -173,8 +173,8 @@ class Members(Generic[M]):
     def add(self, connection: M) -> None:
         """Make a connection a member. One that is closing or closed has left already."""
         if connection not in self._members and connection.state in (State.CONNECTING, State.OPEN):
-            self._members[connection] = None
             connection._watch(self)
+            self._members[connection] = None
 
     def discard(self, connection: M) -> None:
         """Remove a connection if it is a member; what waits for it is dropped."""

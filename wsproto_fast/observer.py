@@ -18,8 +18,8 @@ class Observer:
         """The opening handshake is over."""
 
     def connection_closed(self, connection: Any) -> None:
-        """The connection has ended, and all that it had received was taken. ``close_code`` and ``close_reason`` tell
-        how. Told once."""
+        """The connection has ended; ``close_code`` and ``close_reason`` tell how. Told once. What it had received may
+        still be taken."""
 
     def message_received(self, connection: Any, data: str | bytes) -> None:
         """A message came, or a frame of one that ``recv_streaming`` reads. It may still wait in the queue."""

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any, get_args
 
 import pytest
-from aio import ROOT, Peer, peer_of, run, serving, until, uri_of
+from aio import ROOT, Peer, pair, peer_of, run, serving, until, uri_of
 
 from wsproto_fast import Close, PreparedMessage, State
 from wsproto_fast.asyncio import Connection, Group, Server, ServerConnection, connect
@@ -683,5 +683,17 @@ def test_docs_broadcast() -> None:
         async with program("broadcast, serve") as uri, connect(await uri) as one, connect(await uri) as two:
             await one.send("hello")
             assert await one.recv() == await two.recv() == "hello"
+
+    run(main())
+
+
+def test_groups_belong_to_the_thread_of_their_connections() -> None:
+    async def main() -> None:
+        async with pair() as ws:
+            group = Group([ws])
+            for call in (lambda: group.discard(ws), lambda: Group([ws]), lambda: ws.cork().__enter__()):
+                with pytest.raises(RuntimeError, match="thread"):
+                    await asyncio.get_running_loop().run_in_executor(None, call)
+            assert ws in group
 
     run(main())

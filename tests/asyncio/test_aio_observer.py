@@ -127,6 +127,8 @@ def test_a_callback_that_raises_is_told_of_its_end() -> None:
         async with serving(None, on_message=on_message, observer=notebook) as server, peer_of(server) as peer:  # type: ignore[arg-type]
             peer.write(0x81, b"x")
             await peer.expect_close(1011)
+            await peer.close()
+            await until(lambda: "connection_closed" in notebook.names())
             assert notebook.names() == ["connection_opened", "message_received", "connection_closed"]
 
     run(main())
@@ -343,5 +345,21 @@ def test_the_base_class_does_nothing() -> None:
             await client.send("x")
             assert await client.recv() == "x"
             await (await client.ping())
+
+    run(main())
+
+
+def test_a_client_that_leaves_messages_unread_is_told_of_its_end() -> None:
+    async def talk(connection: Connection) -> None:
+        for i in range(40):
+            await connection.send(str(i))
+
+    async def main() -> None:
+        notebook = Notebook()
+        async with serving(talk) as server:
+            async with connect(uri_of(server), observer=notebook, close_timeout=0.1) as client:
+                await until(lambda: client._paused)
+        assert notebook.names().count("connection_closed") == 1
+        assert client.close_code == 1006  # its Close frame is behind what nobody took
 
     run(main())

@@ -410,8 +410,9 @@ def test_answers_of_socks_proxies(scheme: str, talk: Any) -> None:
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_no_proxy_there(scheme: str) -> None:
     async def main() -> None:
-        with pytest.raises(OSError):
+        with pytest.raises(OSError) as caught:
             await connect("ws://127.0.0.1/", proxy=f"{scheme}://127.0.0.1:1")
+        assert type(caught.value) is ConnectionRefusedError
 
     run(main())
 

@@ -228,6 +228,31 @@ def test_newcomers_while_closing_get_503() -> None:
     run(main())
 
 
+def test_a_request_on_its_way_to_a_server_that_closes_gets_503() -> None:
+    async def main() -> None:
+        async with serving() as server:
+            async with raw(server) as (early, early_writer), raw(server) as (late, late_writer):
+                await until(lambda: len(server._alive) == 2)
+                early_writer.write(REQUEST + b"\r\n")
+                server.close()
+                late_writer.write(REQUEST + b"\r\n")
+                for reader in (early, late):
+                    assert (await reader.readline()).startswith(b"HTTP/1.1 503 ")
+                    assert (await reader.read()).endswith(b"Server is shutting down.\n")
+
+    run(main())
+
+
+def test_close_in_another_thread() -> None:
+    async def main() -> None:
+        async with serving() as server:
+            with pytest.raises(RuntimeError, match="thread"):
+                await asyncio.get_running_loop().run_in_executor(None, server.close)
+            assert server.is_serving()
+
+    run(main())
+
+
 def test_connection_that_is_accepted_while_closing() -> None:
     async def main() -> None:
         async with serving() as server:

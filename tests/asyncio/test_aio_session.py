@@ -835,7 +835,8 @@ def test_what_is_put_back_comes_before_what_was_sent_later() -> None:
                 waiting = [asyncio.ensure_future(session.send(str(i))) for i in (1, 2)]
                 closing = asyncio.ensure_future(connection.close())
                 await asyncio.sleep(0)
-                assert session.try_send("3") is SendStatus.QUEUED  # a closing connection takes nothing
+                assert session.try_send("3") is SendStatus.FULL  # others wait
+                waiting.append(asyncio.ensure_future(session.send("3")))
                 go.set()
                 await asyncio.gather(*waiting, closing)
                 await session.wait_open()
@@ -918,6 +919,7 @@ def test_a_sender_who_learns_late_of_the_end_tries_the_next_connection() -> None
 
                 with pytest.MonkeyPatch.context() as patch:
                     patch.setattr(type(connection), "send", slow_send)
+                    patch.setattr(type(connection), "try_send", lambda *_, **__: SendStatus.FULL)
                     sender = asyncio.ensure_future(session.send("late"))
                     await asyncio.sleep(0)
                     go.set()
@@ -1528,3 +1530,58 @@ def test_docs(words: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_docs_have_no_other_programs() -> None:
     assert len(BLOCKS) == len(OUTPUTS)
+
+
+def test_a_code_that_must_not_be_sent_changes_nothing() -> None:
+    async def main() -> None:
+        heard: list[str] = []
+        async with scripted(hear(heard)) as uri, session_of(uri) as session:
+            with pytest.raises(LocalProtocolError):
+                await session.close(999)
+            await session.wait_open()
+            with pytest.raises(LocalProtocolError):
+                await session.close(99999)
+            await session.send("still there")
+        assert heard == ["still there", "close 1000"]
+
+    run(main())
+
+
+def test_messages_leave_in_the_order_of_the_calls() -> None:
+    async def main() -> None:
+        heard: list[str] = []
+        async with scripted(hear(heard)) as uri, session_of(uri) as session:
+            connection = await session.wait_open()
+            connection.pause_writing()
+            first = asyncio.ensure_future(session.send("first"))
+            await asyncio.sleep(0)
+            connection.resume_writing()
+            await session.send("second")
+            assert first.done()
+            for i in range(300):
+                await session.send(str(i))
+        assert heard == ["first", "second", *map(str, range(300)), "close 1000"]
+
+    run(main())
+
+
+def test_a_session_that_only_sends_lets_others_run() -> None:
+    async def main() -> None:
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                await asyncio.sleep(0)
+                ticks += 1
+
+        ticking = asyncio.ensure_future(tick())
+        async with scripted(hear([])) as uri, session_of(uri) as session:
+            await session.wait_open()
+            begin = ticks
+            for _ in range(1000):
+                await session.send("x")
+            assert ticks - begin >= 7
+        ticking.cancel()
+
+    run(main())

@@ -243,9 +243,9 @@ class Link(asyncio.BufferedProtocol):
         loop; so does what a block of ``cork`` or a callback sends.
         """
         if self._engine.output_size < CORK_SIZE:
-            if self._corks or self._pumping:
+            if self._pumping:
                 return
-            if self._more_received():
+            if self._corks or self._more_received():
                 self._flush_later()
                 return
         self._settle()
@@ -264,7 +264,9 @@ class Link(asyncio.BufferedProtocol):
 
     @contextlib.contextmanager
     def cork(self) -> Iterator[None]:
-        """Messages sent within ``with connection.cork():`` leave together at its end, or when they reach 64 KiB."""
+        """Messages sent within ``with connection.cork():`` leave together: at its end, or earlier when they reach
+        64 KiB or the block awaits something."""
+        self._check_thread()
         self._corks += 1
         try:
             yield

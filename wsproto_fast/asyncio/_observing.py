@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from ..events import Closed, Event, Pong
+from ..events import Event, Pong
 
 if TYPE_CHECKING:
     from .._payloads import DataLike
@@ -51,7 +51,10 @@ class _Observed(_Base):
         super()._on_event(event)
         if isinstance(event, Pong):
             self._tell("pong_received", self.latency if event.acknowledged else None)
-        elif isinstance(event, Closed):
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._opened:
             self._tell("connection_closed")
 
     def _send_message(self, message: DataLike, text: bool | None, compress: bool | None) -> None:

@@ -119,7 +119,7 @@ async def _open_socks(proxy: Proxy, host: str, port: int, local_addr: Any) -> so
     socks = Socks(version, proxy.host, proxy.port, proxy.username, proxy.password, proxy.resolves_names)
     try:
         return await socks.connect(host, port, timeout=_FOREVER, local_addr=local_addr)
-    except OSError:
-        raise
+    except OSError as exc:  # python-socks has a class of its own for what the system said
+        raise (exc.__cause__ if isinstance(exc.__cause__, OSError) else exc) from None
     except Exception as exc:
         raise ProxyError("failed to connect to SOCKS proxy") from exc

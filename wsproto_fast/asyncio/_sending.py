@@ -37,7 +37,7 @@ class Watcher(Protocol):
 class Sender(Receiver):
     """The sending half of a connection."""
 
-    __slots__ = ("_burst", "_fragmenting", "_watchers")
+    __slots__ = ("_burst", "_fragmenting", "_overdue", "_watchers")
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -45,6 +45,8 @@ class Sender(Receiver):
         #: Done when the fragmented message that is being sent is complete; other messages must wait for it.
         self._fragmenting: asyncio.Future[None] | None = None
         self._watchers: tuple[Watcher, ...] = ()
+        #: The transport has been over its high mark since a turn of the loop in which somebody asked.
+        self._overdue = False
 
     async def send(
         self, message: Message, *, text: bool | None = None, compress: bool | None = None, timeout: float | None = None
@@ -53,10 +55,10 @@ class Sender(Receiver):
 
         ``text=True`` sends (UTF-8) bytes as text, ``text=False`` a ``str`` as binary. ``compress`` says whether to
         compress this message, where permessage-deflate was agreed on; None decides by its size. Waits while the peer
-        does not read what was sent before, for ``timeout`` seconds at most: TimeoutError means that nothing was sent.
+        does not read what was sent before, for ``timeout`` seconds at most: then TimeoutError.
 
-        Cancelled, it has sent all or nothing; but leaving off a fragmented message, or an exception of its iterable,
-        ends the connection with 1011, since the rest of it can never follow.
+        Cancelled or timed out, it has sent all or nothing; but leaving off a fragmented message, or an exception of its
+        iterable, ends the connection with 1011, since the rest of it can never follow.
 
         Raises ConnectionClosed; TypeError, for a dict too; UnicodeEncodeError when the text has lone surrogates.
         """
@@ -65,7 +67,7 @@ class Sender(Receiver):
                 return await self.send(message, text=text, compress=compress)
         self._check_thread()
         self._burst += 1
-        if self._write_paused or self._fragmenting is not None or self._burst >= _BURST:
+        if self._write_paused or self._drain_waiters or self._fragmenting is not None or self._burst >= _BURST:
             await self._sendable()
         try:
             if isinstance(message, DataTypes):
@@ -96,7 +98,7 @@ class Sender(Receiver):
         if not isinstance(message, DataTypes):
             raise TypeError("data must be str or bytes-like")
         self._check_thread()
-        if self._write_paused or self._fragmenting is not None:
+        if self._write_paused or self._drain_waiters or self._fragmenting is not None:
             return SendStatus.FULL
         try:
             self._send_message(message, text, compress)
@@ -174,6 +176,8 @@ class Sender(Receiver):
         if self._burst >= _BURST:
             self._burst = 0
             await asyncio.sleep(0)
+        if self._drain_waiters and not self._write_paused:
+            await asyncio.sleep(0)  # after those who waited, and were woken in this turn of the loop
         while self._write_paused or self._fragmenting is not None:
             if self._fragmenting is not None:
                 await asyncio.shield(self._fragmenting)
@@ -184,13 +188,27 @@ class Sender(Receiver):
         """Whether a message can be sent and ``send`` would not wait."""
         return not self._write_paused and self._fragmenting is None and self._opened and self._engine.is_open
 
+    def _is_overdue(self, backlog: int) -> bool:
+        """Whether more than ``backlog`` bytes wait, and did in an earlier turn of the loop: in this one nobody can have
+        read any."""
+        if self.buffered_amount <= backlog or self._overdue:
+            return self._overdue
+        self._loop.call_soon(self._set_overdue)
+        return False
+
+    def _set_overdue(self) -> None:
+        self._overdue = self._write_paused
+
     def _watch(self, watcher: Watcher) -> None:
+        self._check_thread()
         self._watchers += (watcher,)
 
     def _unwatch(self, watcher: Watcher) -> None:
+        self._check_thread()
         self._watchers = tuple([other for other in self._watchers if other is not watcher])
 
     def _on_writable(self) -> None:
+        self._overdue = False
         super()._on_writable()
         if self._watchers:  # later, so that whoever waits in send() goes first: groups may fill the buffer again
             self._loop.call_soon(self._tell_watchers)

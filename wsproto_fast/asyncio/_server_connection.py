@@ -27,6 +27,8 @@ SelectSubprotocol = Callable[["ServerConnection", Sequence[str]], str | None]
 
 #: How long a refused client may take to read its answer, where there is no open deadline.
 _LINGER = 10.0
+#: How long a client that has connected to a server that closes may take to send its request.
+_LAST_CALL = 0.5
 
 
 class ServerConnection(Connection):
@@ -130,6 +132,8 @@ class ServerConnection(Connection):
             response = await maybe_await(server._process_request(self, request))
         if response is None:
             response = self._handshake.accept()
+        elif not isinstance(response, Response):
+            raise TypeError(f"process_request must return a Response or None, not {type(response).__name__}")
         elif server._server_header is not None and "Server" not in response.headers:
             response.headers["Server"] = server._server_header
         if server._process_response is not None:
@@ -192,9 +196,10 @@ class ServerConnection(Connection):
             self._open_timer = self._loop.call_later(_LINGER, self.transport.abort)
 
     def _shut_out(self) -> None:
-        """The server closes before a request was there."""
+        """The server closes before a request was there: one that is on its way still gets its answer, a 503."""
         if self._task is None and not self._handshake.done:
-            self.transport.close()
+            self._cancel_open_timer()
+            self._open_timer = self._loop.call_later(_LAST_CALL, self.transport.close)
 
     def _cancel_open_timer(self) -> None:
         if self._open_timer is not None:

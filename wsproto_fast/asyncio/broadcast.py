@@ -32,7 +32,8 @@ def broadcast(
     ``text=True`` sends (UTF-8) bytes as text, ``text=False`` a ``str`` as binary.
 
     Connections that are not open are skipped. So is, with a warning in its log, one in the middle of sending a
-    fragmented message. One that has not read 1 MiB of what it was sent is closed with 1008: others must not pay for it.
+    fragmented message. One that has more than 1 MiB to read of what it was sent in earlier turns of the loop is closed
+    with 1008: others must not pay for it.
 
     ``raise_exceptions`` collects what was skipped in an ExceptionGroup, raised at the end (Python 3.11 or later).
     Raises TypeError when ``message`` is neither str nor bytes-like nor a PreparedMessage.
@@ -67,7 +68,7 @@ def _send_late(connection: Connection, prepared: PreparedMessage) -> None:
     """Send to a connection that is amid a fragmented message, or has much to send already."""
     if connection._fragmenting is not None:
         raise ConcurrencyError("sending a fragmented message")
-    if connection.buffered_amount > MAX_BACKLOG:
+    if connection._is_overdue(MAX_BACKLOG):
         connection._fail(CloseCode.POLICY_VIOLATION, "too slow")
     else:
         connection._send_prepared(prepared)

@@ -14,6 +14,7 @@ import re
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Generator, Sequence
+from threading import get_ident
 from types import TracebackType
 from typing import Any
 
@@ -30,8 +31,8 @@ from .._settings import (
     Settings,
     WriteLimit,
 )
-from ..connection import Connection as Engine
-from ..constants import CloseCode, Role, State
+from ..constants import CloseCode, State
+from ..control import checked_close
 from ..handshake import ServerHandshake
 from ..http11 import Request, Response
 from ..limits import Limits
@@ -89,6 +90,8 @@ class Server:
         self._address = address
         self._options = options
         self._server: asyncio.Server | None = None
+        #: In which it was started.
+        self._thread = 0
         #: Every connection whose transport lives, and every task that handles one.
         self._alive: set[ServerConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -136,8 +139,11 @@ class Server:
         """
         if self._closing:
             return
-        Engine(Role.SERVER).send_close(code, reason)  # raises here what each connection would raise
-        self._started().close()
+        checked_close(code, reason)  # raises here what each connection would raise
+        listening = self._started()
+        if get_ident() != self._thread:
+            raise RuntimeError("a server must be closed in the thread of its loop; see loop.call_soon_threadsafe()")
+        listening.close()
         self._closing = True
         self.logger.info("server closing")
         for connection in list(self._alive):
@@ -170,6 +176,7 @@ class Server:
             listen = getattr(asyncio.get_running_loop(), self._method)
             new_connection = functools.partial(self._create_connection, self)
             self._server = await listen(new_connection, **self._address, **self._options)
+            self._thread = get_ident()
             for sock in self._server.sockets:
                 self.logger.info("server listening on %s", _name_of(sock))
         return self

@@ -21,6 +21,7 @@ from .._reconnecting import Attempts, SessionState, may_pass
 from .._settings import CLOSE_TIMEOUT, MAX_SIZE, JSONCodec, make_limits
 from ..backoff import backoff
 from ..constants import CloseCode, SendStatus, State
+from ..control import checked_close
 from ..exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, InvalidState
 from ..http11 import HeadersLike
 from . import _compat
@@ -29,6 +30,9 @@ from .client import ClientConnection, connect
 __all__ = ["Session", "SessionState"]
 
 T = TypeVar("T")
+
+#: So many messages may be sent before other tasks get a turn.
+_BURST = 128
 
 _logger = logging.getLogger("wsproto_fast.session")
 
@@ -110,6 +114,7 @@ class Session:
         self._waiters: set[asyncio.Future[None]] = set()
         #: How many sends found no room or somebody waiting for it, and whose turn it is.
         self._blocked = 0
+        self._burst = 0
         self._line = asyncio.Lock()
         #: No more messages are taken, and no more attempts made.
         self._closing = False
@@ -243,12 +248,17 @@ class Session:
                 await self.send(message, text=text, compress=compress)
             return
         number = self._outbox.number()
-        if not self._blocked and await self._take(number, message, text, compress):
+        self._burst += 1
+        if not self._blocked and self._burst < _BURST and self._send_now(message, text, compress):
             return
-        self._refuse_in_on_open()
+        if self._blocked:
+            self._refuse_in_on_open()
         self._blocked += 1
         try:
             async with self._line:
+                if self._burst >= _BURST:  # a program that only sends must let others run
+                    self._burst = 0
+                    await asyncio.sleep(0)
                 while not await self._take(number, message, text, compress):
                     await self._changed()
         finally:
@@ -278,6 +288,15 @@ class Session:
             return SendStatus.FULL
         kept = self._outbox.put(unsent(self._outbox.number(), message, text, compress))
         return SendStatus.QUEUED if kept else SendStatus.FULL
+
+    def _send_now(self, message: DataLike, text: bool | None, compress: bool | None) -> bool:
+        """Hand a message to the connection, if there is one that takes it without waiting."""
+        self._check_running()
+        connection = self._direct()
+        try:
+            return connection is not None and bool(connection.try_send(message, text=text, compress=compress))
+        except ConnectionClosed:
+            return False
 
     async def _take(self, number: int, message: DataLike, text: bool | None, compress: bool | None) -> bool:
         """Hand a message to the connection, or do with it what the policy says; False if the outbox has no room."""
@@ -481,8 +500,10 @@ class Session:
         """End the session: send what is in the outbox if there is a connection, close it, make no more attempts.
 
         Each of the two takes at most about ``close_timeout``. Messages received can still be taken. Cancelled, it drops
-        the connection at once. Does nothing but wait when the session is closing or ended.
+        the connection at once. Does nothing but wait when the session is closing or ended. Raises LocalProtocolError
+        when the code or reason must not be sent.
         """
+        checked_close(code, reason)  # before anything is changed
         await self._close(lambda connection: connection.close(code, reason))
 
     async def _close(self, close_connection: Callable[[ClientConnection], Awaitable[None]]) -> None:
