@@ -9,14 +9,14 @@ import pytest
 
 
 def put(ws: ModuleType, outbox: Any, message: str | bytes) -> bool:
-    return bool(outbox.put(ws._outbox.unsent(outbox.number(), message, None, None)))
+    return bool(outbox.put(ws._outbox.unsent(message, None, None)))
 
 
 def payloads(outbox: Any) -> list[bytes]:
     found = []
     while outbox:
         found.append(outbox.first.payload)
-        outbox.remove(outbox.first)
+        outbox.pop()
     return found
 
 
@@ -30,7 +30,7 @@ def test_order(ws: ModuleType) -> None:
 def test_limit_of_messages(ws: ModuleType) -> None:
     outbox = ws._outbox.Outbox(2, None)
     assert [put(ws, outbox, "x" * 1000) for _ in range(3)] == [True, True, False]
-    outbox.remove(outbox.first)
+    outbox.pop()
     assert put(ws, outbox, "y")
     assert payloads(outbox) == [b"x" * 1000, b"y"]
 
@@ -49,36 +49,24 @@ def test_limit_of_bytes(ws: ModuleType) -> None:
     assert put(ws, outbox, "1234567890")
 
 
-def test_messages_are_put_back_at_their_place(ws: ModuleType) -> None:
-    outbox = ws._outbox.Outbox(2, 2)
-    early, late = (ws._outbox.unsent(outbox.number(), message, None, None) for message in ("1", "2"))
-    assert put(ws, outbox, "3")
-    assert put(ws, outbox, "4")
-    outbox.put_back(late)
-    outbox.put_back(early)
-    assert not put(ws, outbox, "5")
-    assert payloads(outbox) == [b"1", b"2", b"3", b"4"]
-    assert put(ws, outbox, "56")  # all bytes were counted, and counted off
-
-
 def test_what_is_kept_is_a_copy_with_its_type(ws: ModuleType) -> None:
     unsent = ws._outbox.unsent
     buffer = bytearray(b"abc")
-    kept = unsent(1, memoryview(buffer)[::2], None, True)
+    kept = unsent(memoryview(buffer)[::2], None, True)
     buffer[0] = 0
-    assert kept == (1, b"ac", False, True)
+    assert kept == (b"ac", False, True)
     assert type(kept.payload) is bytes
-    assert unsent(1, "é", None, None)[1:3] == ("é".encode(), True)
-    assert unsent(1, "é", False, None)[1:3] == ("é".encode(), False)
-    assert unsent(1, "é".encode(), True, None)[1:3] == ("é".encode(), True)
-    assert unsent(1, b"\xff", None, None)[1:3] == (b"\xff", False)
+    assert unsent("é", None, None)[:2] == ("é".encode(), True)
+    assert unsent("é", False, None)[:2] == ("é".encode(), False)
+    assert unsent("é".encode(), True, None)[:2] == ("é".encode(), True)
+    assert unsent(b"\xff", None, None)[:2] == (b"\xff", False)
 
 
 def test_what_could_never_be_sent_is_refused(ws: ModuleType) -> None:
     with pytest.raises(UnicodeEncodeError):
-        ws._outbox.unsent(1, "\ud800", None, None)
+        ws._outbox.unsent("\ud800", None, None)
     with pytest.raises(ws.LocalProtocolError, match="UTF-8"):
-        ws._outbox.unsent(1, b"\xff", True, None)
+        ws._outbox.unsent(b"\xff", True, None)
     with pytest.raises(ValueError, match="at least one"):
         ws._outbox.Outbox(0, None)
 

@@ -19,16 +19,15 @@ _MESSAGE_COST = 100
 
 
 class Unsent(NamedTuple):
-    """A message as it will be sent. ``number`` tells its place: that of the call that sent it."""
+    """A message as it will be sent."""
 
-    number: int
     payload: bytes
     text: bool
     compress: bool | None
 
 
 class Outbox:
-    """Messages in the order of the calls that sent them. ``None`` as a limit: there is none.
+    """Messages in the order in which they were put there. ``None`` as a limit: there is none.
 
     A message larger than ``max_bytes`` fits when it is alone, so that a full outbox is always one that will empty.
     """
@@ -40,15 +39,9 @@ class Outbox:
         self._max_bytes = max_bytes
         self._messages: collections.deque[Unsent] = collections.deque()
         self._bytes = 0
-        self._last_number = 0
 
     def __len__(self) -> int:
         return len(self._messages)
-
-    def number(self) -> int:
-        """The place of a message that is about to be sent."""
-        self._last_number += 1
-        return self._last_number
 
     @property
     def first(self) -> Unsent:
@@ -63,18 +56,9 @@ class Outbox:
         self._bytes += len(unsent.payload)
         return True
 
-    def put_back(self, unsent: Unsent) -> None:
-        """Add a message at its place. It came before the limits could be asked, so they are not."""
-        place = 0
-        while place < len(self._messages) and self._messages[place].number < unsent.number:
-            place += 1
-        self._messages.insert(place, unsent)
-        self._bytes += len(unsent.payload)
-
-    def remove(self, unsent: Unsent) -> None:
-        """Let go a message that was sent."""
-        self._messages.remove(unsent)
-        self._bytes -= len(unsent.payload)
+    def pop(self) -> None:
+        """Let go the first message: it was sent."""
+        self._bytes -= len(self._messages.popleft().payload)
 
     def _fits(self, size: int) -> bool:
         if self._max_messages is not None and len(self._messages) >= self._max_messages:
@@ -82,17 +66,17 @@ class Outbox:
         return self._max_bytes is None or size <= self._max_bytes - self._bytes
 
 
-def unsent(number: int, message: DataLike, text: bool | None, compress: bool | None) -> Unsent:
+def unsent(message: DataLike, text: bool | None, compress: bool | None) -> Unsent:
     """Our own copy of a message, checked now as sending it would check it later.
 
     Raises UnicodeEncodeError for lone surrogates and LocalProtocolError for text that is not UTF-8.
     """
     if isinstance(message, str):
-        return Unsent(number, message.encode(), text is not False, compress)
+        return Unsent(message.encode(), text is not False, compress)
     payload = bytes(message)
     if text and not utf8_valid(payload):
         raise LocalProtocolError("text must be valid UTF-8")
-    return Unsent(number, payload, bool(text), compress)
+    return Unsent(payload, bool(text), compress)
 
 
 class Inbox:

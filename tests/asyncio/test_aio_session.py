@@ -723,7 +723,7 @@ def test_nobody_overtakes_who_waits() -> None:
                 await session.send("1")
                 waiting = asyncio.ensure_future(session.send("2"))
                 await asyncio.sleep(0)
-                session._outbox.remove(session._outbox.first)  # there is room, and nobody was told
+                session._outbox.pop()  # there is room, and nobody was told
                 assert session.try_send("no") is SendStatus.FULL
                 after = asyncio.ensure_future(session.send("3"))
                 await asyncio.sleep(0)

@@ -247,7 +247,6 @@ class Session:
             async with _compat.timeout(timeout):
                 await self.send(message, text=text, compress=compress)
             return
-        number = self._outbox.number()
         self._burst += 1
         if not self._blocked and self._burst < _BURST and self._send_now(message, text, compress):
             return
@@ -259,7 +258,7 @@ class Session:
                 if self._burst >= _BURST:  # a program that only sends must let others run
                     self._burst = 0
                     await asyncio.sleep(0)
-                while not await self._take(number, message, text, compress):
+                while not await self._take(message, text, compress):
                     await self._changed()
         finally:
             self._blocked -= 1
@@ -286,7 +285,7 @@ class Session:
             self._raise_not_connected()
         if self._policy == "drop":
             return SendStatus.FULL
-        kept = self._outbox.put(unsent(self._outbox.number(), message, text, compress))
+        kept = self._outbox.put(unsent(message, text, compress))
         return SendStatus.QUEUED if kept else SendStatus.FULL
 
     def _send_now(self, message: DataLike, text: bool | None, compress: bool | None) -> bool:
@@ -298,7 +297,7 @@ class Session:
         except ConnectionClosed:
             return False
 
-    async def _take(self, number: int, message: DataLike, text: bool | None, compress: bool | None) -> bool:
+    async def _take(self, message: DataLike, text: bool | None, compress: bool | None) -> bool:
         """Hand a message to the connection, or do with it what the policy says; False if the outbox has no room."""
         while True:
             self._check_running()
@@ -311,16 +310,12 @@ class Session:
             except ConnectionClosed:  # it was not sent
                 if self._closing or self._policy == "error":
                     raise
-                if self._policy == "keep" and self._open_connection() is None:
-                    # Messages that were sent after it may be in the outbox.
-                    self._outbox.put_back(unsent(number, message, text, compress))
-                    return True
         if self._policy == "error":
             self._raise_not_connected()
         if self._policy == "drop":
             self.dropped += 1
             return True
-        return self._outbox.put(unsent(number, message, text, compress))
+        return self._outbox.put(unsent(message, text, compress))
 
     def _open_connection(self) -> ClientConnection | None:
         connection = self._connection
@@ -338,7 +333,7 @@ class Session:
         while self._outbox:
             first = self._outbox.first
             await connection.send(first.payload, text=first.text, compress=first.compress)
-            self._outbox.remove(first)
+            self._outbox.pop()
             self._notify()
 
     # The runner
