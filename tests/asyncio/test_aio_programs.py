@@ -121,6 +121,7 @@ async def broadcast_backlog(library: Library) -> Any:
     async def handler(websocket: Any) -> None:
         for _ in range(200):
             library.broadcast({websocket}, bytes(100_000))
+            await asyncio.sleep(0)
         result.append(websocket.state.name)
         websocket.transport.abort()
         release.set()
