@@ -12,7 +12,7 @@ import pytest
 from aio import byte_server, echo, pair, port_of, run, serving, until, uri_of
 
 from wsproto_fast import DeflateConfig, Limits, State
-from wsproto_fast.asyncio import ServerConnection, connect, serve
+from wsproto_fast.asyncio import ClientConnection, ServerConnection, connect, serve
 from wsproto_fast.exceptions import (
     ConcurrencyError,
     ConnectionClosed,
@@ -690,5 +690,20 @@ def test_streaming_at_the_end_of_the_connection() -> None:
                 await ws.recv_streaming().__anext__()
             with pytest.raises(ConnectionClosedOK):
                 await ws.recv()
+
+    run(main())
+
+
+def test_iteration_asks_the_recv_of_a_subclass() -> None:
+    class Shouting(ClientConnection):
+        async def recv(self) -> str:  # type: ignore[override]
+            return str(await super().recv()).upper()
+
+    async def talk(ws: Any) -> None:
+        await ws.send("hello")
+
+    async def main() -> None:
+        async with pair(talk, create_connection=Shouting) as ws:
+            assert [message async for message in ws] == ["HELLO"]
 
     run(main())

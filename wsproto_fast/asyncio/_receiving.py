@@ -72,7 +72,15 @@ class Receiver(Link):
         return self
 
     def __anext__(self) -> Awaitable[str | bytes]:
-        return self.recv(_ITERATING)
+        if type(self).recv is Receiver.recv:
+            return self.recv(_ITERATING)
+        return self._next()
+
+    async def _next(self) -> str | bytes:
+        try:
+            return await self.recv()  # of a subclass
+        except ConnectionClosedOK:
+            raise StopAsyncIteration from None
 
     @overload
     async def recv(self, decode: Literal[True]) -> str: ...

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..connection import Connection as Engine
 from ..constants import CloseCode, Role
 from ..exceptions import ConnectionClosed
 from ..http11 import Request, Response
@@ -176,15 +175,7 @@ class ServerConnection(Connection):
         handshake = self._handshake
         self._cancel_open_timer()
         del self._handshake  # it is of no further use
-        engine = Engine(
-            Role.SERVER,
-            limits=self._settings.limits,
-            keepalive=self._settings.keepalive,
-            deflate=handshake.deflate,
-            trailing_data=handshake.trailing_data,
-        )
-        engine.subprotocol = handshake.subprotocol
-        self._open(engine)
+        self._open_after(handshake, Role.SERVER)
 
     def _linger(self) -> None:
         """Let the client read our refusal: closing with bytes of it unread would reset the connection."""

@@ -30,7 +30,6 @@ from .._settings import (
     WriteLimit,
 )
 from ..backoff import backoff, process_exception
-from ..connection import Connection as Engine
 from ..constants import Role
 from ..exceptions import InvalidState, InvalidStatus, SecurityError
 from ..handshake import ClientHandshake
@@ -89,16 +88,8 @@ class ClientConnection(Connection):
             self._answered.exception()  # nobody may wait for it any more
             return
         self._answered.set_result(None)
-        engine = Engine(
-            Role.CLIENT,
-            limits=self._settings.limits,
-            keepalive=self._settings.keepalive,
-            deflate=handshake.deflate,
-            trailing_data=handshake.trailing_data,
-        )
-        engine.subprotocol = handshake.subprotocol
         del self._handshake  # it is of no further use
-        self._open(engine)
+        self._open_after(handshake, Role.CLIENT)
 
     def _give_up(self) -> None:
         """Opening has failed: whatever comes now, this is no connection."""

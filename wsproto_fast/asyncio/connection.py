@@ -18,9 +18,10 @@ from .._payloads import DataLike, to_bytes
 from .._settings import Settings
 from ..connection import Connection as Engine
 from ..connection import Stats
-from ..constants import CloseCode, State
+from ..constants import CloseCode, Role, State
 from ..events import Pong
 from ..exceptions import ConcurrencyError, ConnectionClosed, InvalidState
+from ..handshake import ClientHandshake, ServerHandshake
 from ..http11 import Request, Response
 from ._observing import observed
 from ._sending import Sender
@@ -217,6 +218,18 @@ class Connection(Sender):
         """Of what was received before the end some may still wait for its turn in the callback."""
         while self._turn_is_due:  # noqa: ASYNC110 (as often as the callback needs)
             await asyncio.sleep(0)
+
+    def _open_after(self, handshake: ClientHandshake | ServerHandshake, role: Role) -> None:
+        """The opening handshake has agreed on a connection."""
+        engine = Engine(
+            role,
+            limits=self._settings.limits,
+            keepalive=self._settings.keepalive,
+            deflate=handshake.deflate,
+            trailing_data=handshake.trailing_data,
+        )
+        engine.subprotocol = handshake.subprotocol
+        self._open(engine)
 
     def _open(self, engine: Engine) -> None:
         for message in (self.request, self.response):
