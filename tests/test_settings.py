@@ -235,7 +235,7 @@ def test_extensions_go_before_compression() -> None:
         Settings(compression="gzip")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["json", "orjson", "msgspec.json"])
+@pytest.mark.parametrize("name", ["json", pytest.param("orjson", marks=pytest.mark.external), "msgspec.json"])
 def test_json_codecs(name: str) -> None:
     module = pytest.importorskip(name)
     codec = JSONCodec(module)

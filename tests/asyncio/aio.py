@@ -36,6 +36,9 @@ if LOOP not in ("asyncio", "uvloop"):
 #: What asyncio tells its exception handler in debug mode, and in no other, of a TLS handshake that failed.
 FAILED_HANDSHAKE = "Error on transport creation for incoming connection"
 
+#: orjson leaks 191 bytes at its import, which LeakSanitizer would report.
+ORJSON = pytest.param("orjson", marks=pytest.mark.external)
+
 MASK = b"\x01\x02\x03\x04"
 #: A request that any server accepts; the answer to it has a fixed Sec-WebSocket-Accept.
 REQUEST = (

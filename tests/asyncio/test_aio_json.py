@@ -14,14 +14,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aio import Peer, byte_server, pair, peer_of, run, serving
+from aio import ORJSON, Peer, byte_server, pair, peer_of, run, serving
 
 from wsproto_fast import InvalidState
 from wsproto_fast._settings import Settings
 from wsproto_fast.asyncio import Connection, connect
 from wsproto_fast.exceptions import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK
 
-CODECS: list[Any] = ["json", "orjson", "msgspec.json"]
+CODECS: list[Any] = ["json", ORJSON, "msgspec.json"]
 TEXT = "naïve 日本 \U0001f600 "
 
 
@@ -82,7 +82,7 @@ def test_json_is_sent_as_text(codec: Any) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("make", ["json.JSONEncoder", "orjson", "msgspec"])
+@pytest.mark.parametrize("make", ["json.JSONEncoder", ORJSON, "msgspec"])
 def test_codecs_of_every_shape(make: str) -> None:
     """Modules, and objects with dumps and loads or encode and decode, bound or not."""
 

@@ -10,7 +10,7 @@ import weakref
 from typing import Any
 
 import pytest
-from aio import echo, pair, peer_of, run, serving, until, uri_of
+from aio import ORJSON, echo, pair, peer_of, run, serving, until, uri_of
 
 from wsproto_fast import PreparedMessage
 from wsproto_fast.asyncio import ClientConnection, Connection, ServerConnection, connect
@@ -203,7 +203,7 @@ def test_fragments_of_a_stream() -> None:
     run(main())
 
 
-@pytest.mark.parametrize("codec", ["json", "orjson"])
+@pytest.mark.parametrize("codec", ["json", ORJSON])
 def test_json_is_told_as_it_came(codec: str) -> None:
     async def main() -> None:
         notebook = Notebook()
