@@ -292,10 +292,7 @@ class Session:
         """Hand a message to the connection, if there is one that takes it without waiting."""
         self._check_running()
         connection = self._direct()
-        try:
-            return connection is not None and bool(connection.try_send(message, text=text, compress=compress))
-        except ConnectionClosed:
-            return False
+        return connection is not None and bool(connection.try_send(message, text=text, compress=compress))
 
     async def _take(self, message: DataLike, text: bool | None, compress: bool | None) -> bool:
         """Hand a message to the connection, or do with it what the policy says; False if the outbox has no room."""
