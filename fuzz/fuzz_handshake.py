@@ -75,6 +75,10 @@ def serve(limits: Limits, chunks: Iterator[bytes]) -> Outcome:
     assert handshake.done
     assert handshake.accepted == (handshake.error is None)
     (answer,) = handshake.data_to_send()
+    if handshake.request is not None and handshake.request.method == "HEAD":
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert body == b""  # RFC 9110 9.3.2, though Content-Length tells of one
+        answer = re.sub(rb"(?i)\r\nContent-Length: \d+", b"", head) + b"\r\n\r\n"
     parser = ResponseParser()
     response = parser.feed(answer) or parser.feed_eof()
     assert response is not None

@@ -281,7 +281,7 @@ def test_queue_marks() -> None:
             await ws.recv()
             assert len(ws._queue) == 9
             await ws.recv()  # at the low mark the rest comes in
-            assert len(ws._queue) == 10
+            await until(lambda: len(ws._queue) == 10)
             assert [int(await ws.recv()) for _ in range(28)] == list(range(2, 30))
         async with pair(max_queue=None, max_size=None) as ws:
             for _ in range(3):
