@@ -108,7 +108,7 @@ test: $(BUILT) $(VENV)/.extra-test ## all tests, engine tests on both builds (PY
 # interrupt uvloop: a test that hangs ends the run, with the stacks of all threads.
 test-loops: $(BUILT) $(VENV)/.extra-test ## the asyncio adapter's tests on uvloop, and in asyncio's debug mode
 	WSPROTO_FAST_LOOP=uvloop $(PY) -m pytest tests/asyncio -m "not slow" --timeout-method=thread $(PYTEST_ARGS)
-	PYTHONASYNCIODEBUG=1 $(PY) -m pytest tests/asyncio -m "not slow and not external" -k "not chaos" $(PYTEST_ARGS)
+	PYTHONASYNCIODEBUG=1 $(PY) -m pytest tests/asyncio -m "not slow and not external" $(PYTEST_ARGS)
 
 lint: $(VENV)/.extra-lint $(VENV)/.extra-test ## ruff, mypy --strict, cython-lint
 	$(BIN)/ruff check .

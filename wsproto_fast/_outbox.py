@@ -10,12 +10,10 @@ from typing import NamedTuple
 
 from ._codec import utf8_valid
 from ._payloads import DataLike
+from .constants import MESSAGE_COST
 from .exceptions import LocalProtocolError
 
 __all__ = ["Inbox", "Outbox", "Unsent", "unsent"]
-
-#: What a received message that waits counts beside its bytes.
-_MESSAGE_COST = 100
 
 
 class Unsent(NamedTuple):
@@ -96,11 +94,11 @@ class Inbox:
 
     def append(self, message: str | bytes) -> None:
         self._messages.append(message)
-        self._bytes += len(message) + _MESSAGE_COST
+        self._bytes += len(message) + MESSAGE_COST
 
     def popleft(self) -> str | bytes:
         message = self._messages.popleft()
-        self._bytes -= len(message) + _MESSAGE_COST
+        self._bytes -= len(message) + MESSAGE_COST
         return message
 
     def make_room(self) -> int:

@@ -89,7 +89,7 @@ MESSAGES = 0
 FRAMES = 1
 CHUNKS = 2
 
-# What dispatch() counts for a message beside its bytes; and no budget at all.
+# What a message counts beside its bytes, in budgets and queues; and the budget that is none.
 MESSAGE_COST = 100
 NO_BUDGET = -1
 

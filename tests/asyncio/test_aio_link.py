@@ -10,10 +10,10 @@ import pytest
 from aio import echo, run, until
 from helpers import encode_frame
 
+from wsproto_fast import Close, Limits, Pong, Role, State
 from wsproto_fast import Connection as Engine
-from wsproto_fast import Limits, Pong, Role
 from wsproto_fast._settings import Settings
-from wsproto_fast.asyncio import Connection, ServerConnection, _compat, _server_connection, serve
+from wsproto_fast.asyncio import Connection, ServerConnection, _compat, _server_connection, broadcast, serve
 from wsproto_fast.asyncio._link import Link
 from wsproto_fast.asyncio._receiving import Receiver
 from wsproto_fast.exceptions import ConnectionClosedError
@@ -271,5 +271,29 @@ def test_a_transport_that_is_full_again_at_once_wakes_nobody() -> None:
         connection.resume_writing()
         await send
         assert transport.calls == [b"\x81\x04more"]
+
+    run(main())
+
+
+def test_who_reads_is_not_overdue() -> None:
+    """``broadcast`` closes who has more than 1 MiB to read of earlier turns, and nobody who has read enough of it."""
+
+    async def main() -> None:
+        transport = Transport()
+        connection = make(transport, compression=None)
+        waiting = 2**21
+        transport.get_write_buffer_size = lambda: waiting  # type: ignore[method-assign]
+        connection.pause_writing()
+        broadcast([connection], "in the turn of the large message")
+        await asyncio.sleep(0)
+        waiting = 2**19  # over the low mark still
+        broadcast([connection], "it reads")
+        assert connection.state is State.OPEN
+        waiting = 2**21
+        broadcast([connection], "much again")
+        await asyncio.sleep(0)
+        assert connection.state is State.OPEN
+        broadcast([connection], "too late")
+        assert connection.protocol.close_sent == Close(1008, "too slow")
 
     run(main())

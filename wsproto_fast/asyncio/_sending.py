@@ -18,12 +18,12 @@ from . import _compat
 from ._link import CORK_SIZE
 from ._receiving import Receiver
 
-__all__ = ["Message", "Sender", "Watcher"]
+__all__ = ["BURST", "Message", "Sender", "Watcher"]
 
 Message = DataLike | Iterable[DataLike] | AsyncIterable[DataLike]
 
 #: So many messages may be sent before other tasks get a turn, although the transport takes them all: about 1 ms.
-_BURST = 128
+BURST = 128
 
 
 class Watcher(Protocol):
@@ -67,7 +67,7 @@ class Sender(Receiver):
                 return await self.send(message, text=text, compress=compress)
         self._check_thread()
         self._burst += 1
-        if self._write_paused or self._drain_waiters or self._fragmenting is not None or self._burst >= _BURST:
+        if self._write_paused or self._drain_waiters or self._fragmenting is not None or self._burst >= BURST:
             await self._sendable()
         try:
             if isinstance(message, DataTypes):
@@ -173,7 +173,7 @@ class Sender(Receiver):
 
     async def _sendable(self) -> None:
         """Wait until nothing hinders a new message. Lets others run if many were sent since the last time."""
-        if self._burst >= _BURST:
+        if self._burst >= BURST:
             self._burst = 0
             await asyncio.sleep(0)
         if self._drain_waiters and not self._write_paused:
@@ -191,10 +191,11 @@ class Sender(Receiver):
     def _is_overdue(self, backlog: int) -> bool:
         """Whether more than ``backlog`` bytes wait, and did in an earlier turn of the loop: in this one nobody can have
         read any."""
-        if self.buffered_amount <= backlog or self._overdue:
-            return self._overdue
-        self._loop.call_soon(self._set_overdue)
-        return False
+        if self.buffered_amount <= backlog:
+            self._overdue = False
+        elif not self._overdue:
+            self._loop.call_soon(self._set_overdue)
+        return self._overdue
 
     def _set_overdue(self) -> None:
         self._overdue = self._write_paused

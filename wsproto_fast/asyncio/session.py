@@ -25,14 +25,12 @@ from ..control import checked_close
 from ..exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, InvalidState
 from ..http11 import HeadersLike
 from . import _compat
+from ._sending import BURST
 from .client import ClientConnection, connect
 
 __all__ = ["Session", "SessionState"]
 
 T = TypeVar("T")
-
-#: So many messages may be sent before other tasks get a turn.
-_BURST = 128
 
 _logger = logging.getLogger("wsproto_fast.session")
 
@@ -248,14 +246,14 @@ class Session:
                 await self.send(message, text=text, compress=compress)
             return
         self._burst += 1
-        if not self._blocked and self._burst < _BURST and self._send_now(message, text, compress):
+        if not self._blocked and self._burst < BURST and self._send_now(message, text, compress):
             return
         if self._blocked:
             self._refuse_in_on_open()
         self._blocked += 1
         try:
             async with self._line:
-                if self._burst >= _BURST:  # a program that only sends must let others run
+                if self._burst >= BURST:  # a program that only sends must let others run
                     self._burst = 0
                     await asyncio.sleep(0)
                 while not await self._take(message, text, compress):
