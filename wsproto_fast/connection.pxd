@@ -33,7 +33,7 @@ cdef class Connection:
     cdef object _last_event
     # state
     cdef int _state
-    cdef bint _paused
+    cdef readonly bint paused
     cdef bint _eof
     cdef object _lost
     cdef bint _discarding
@@ -64,6 +64,7 @@ cdef class Connection:
     cpdef receive_eof(self)
     @cython.locals(reader=FrameReader)
     cpdef get_buffer(self, Py_ssize_t sizehint=*)
+    cpdef bint reads_in_place(self) noexcept
     cpdef buffer_updated(self, object nbytes)
     @cython.locals(found=int)
     cpdef next_event(self)
@@ -93,6 +94,8 @@ cdef class Connection:
     cdef int _fail(self, int code, str reason, object error) except -1
     cdef int _grow_close_transport(self, object action) except -1
     cdef object _not_open(self)
+    cpdef send_message(self, int opcode, object data, object compress=*)
+    cpdef send_prepared(self, object prepared, object compress=*)
     cpdef bytes send_ping(self, object payload=*)
     cdef int _remember_ping(self, bytes payload, object sent_at) except -1
     cpdef send_pong(self, object payload=*)

@@ -107,7 +107,6 @@ class Connection:
         "_max_read_ahead",
         "_messages",
         "_messages_received",
-        "_paused",
         "_pings",
         "_pings_received",
         "_pongs_received",
@@ -123,6 +122,7 @@ class Connection:
         "close_reason",
         "close_sent",
         "close_transport",
+        "paused",
         "role",
         "subprotocol",
     )
@@ -155,7 +155,6 @@ class Connection:
         self._last_event: Event | None = None
         # state
         self._state: int = OPEN
-        self._paused = False
         self._eof = False  # no more input is taken
         self._lost: RemoteProtocolError | None = None  # why, if not for the transport
         self._discarding = False
@@ -170,6 +169,8 @@ class Connection:
         self._bytes_received = 0
         self._pings_received = 0
         self._pongs_received = 0
+        #: Messages are held back by ``pause``, or by the ``budget`` of ``dispatch``.
+        self.paused = False
         # how it ended
         self.subprotocol: str | None = None
         self.close_code: int | None = None
@@ -274,7 +275,7 @@ class Connection:
         self._check_read_ahead()
         reader = self._reader
         self._in_place = False
-        if reader.wants_in_place() and not self._paused:
+        if reader.wants_in_place() and not self.paused:
             view = self._messages.space(reader.remaining)
             if view is not None:
                 self._in_place = True
@@ -283,6 +284,11 @@ class Connection:
         view = reader.get_buffer()
         self._room = len(view)
         return view
+
+    def reads_in_place(self) -> bool:
+        """Whether so much of a payload is missing that ``get_buffer`` gives the memory of the message itself: else
+        whoever has read into memory of his own loses nothing by ``receive_data``."""
+        return self._reader.wants_in_place() and not self.paused and not self._discarding
 
     def buffer_updated(self, nbytes: int) -> None:
         """``nbytes`` bytes were written to the memory that ``get_buffer`` gave. Raises LocalProtocolError if they
@@ -305,13 +311,13 @@ class Connection:
         self._bytes_received += nbytes
 
     def _check_read_ahead(self) -> None:
-        if self._paused and self.read_ahead_full:
+        if self.paused and self.read_ahead_full:
             raise LocalProtocolError("messages are paused and the read-ahead is full: call resume() first")
 
     @property
     def read_ahead_full(self) -> bool:
         """Whether the transport must not be read: messages are paused and ``Limits.max_read_ahead`` bytes wait."""
-        if not self._paused or self._discarding:
+        if not self.paused or self._discarding:
             return False
         reader = self._reader
         full = reader.end - reader.pos >= self._max_read_ahead
@@ -362,7 +368,7 @@ class Connection:
                     if budget != NO_BUDGET:
                         remaining -= len(data) + MESSAGE_COST
                         if remaining < 0:
-                            self._paused = True
+                            self.paused = True
                     on_message(data)
                 else:
                     on_event(self._data_event())
@@ -374,16 +380,11 @@ class Connection:
     def pause(self) -> None:
         """Tell no further message until ``resume``. Control frames between and behind the waiting messages are
         handled as far as ``Limits.max_read_ahead`` lets them be seen."""
-        self._paused = True
+        self.paused = True
 
     def resume(self) -> None:
         """Go on after ``pause``; ask for events then."""
-        self._paused = False
-
-    @property
-    def paused(self) -> bool:
-        """Whether messages are held back by ``pause``, or by the ``budget`` of ``dispatch``."""
-        return self._paused
+        self.paused = False
 
     def _take_event(self) -> Event:
         event = self._event
@@ -406,7 +407,7 @@ class Connection:
         """Find the next thing to tell."""
         reader = self._reader
         if (
-            not self._paused
+            not self.paused
             and not reader.in_frame
             and reader.pos != reader.end  # never so when the last event waits: then all input is discarded
             and self._messages.take_whole(reader)
@@ -435,7 +436,7 @@ class Connection:
         reader = self._reader
         messages = self._messages
         while not self._discarding:
-            if self._paused and reader.data_is_next():
+            if self.paused and reader.data_is_next():
                 return self._look_ahead()
             if not reader.in_frame:
                 if not reader.read_header():
@@ -568,18 +569,22 @@ class Connection:
         from ``DeflateConfig.threshold`` on. Raises LocalProtocolError if the text is no valid UTF-8, if a fragmented
         message is open, and InvalidState when the connection is not open.
         """
-        if self._state != OPEN:
-            raise self._not_open()
-        self._sender.send(TEXT, data, compress)
+        self.send_message(TEXT, data, compress)
 
     def send_binary(self, data: bytes | bytearray | memoryview, *, compress: bool | None = None) -> None:
         """Send a binary message from any bytes-like object; see ``send_text``.
 
         A large ``bytes`` object may go out by reference; anything else is copied before this returns.
         """
+        self.send_message(BINARY, data, compress)
+
+    def send_message(
+        self, opcode: int, data: str | bytes | bytearray | memoryview, compress: bool | None = None
+    ) -> None:
+        """``send_text`` or ``send_binary``, by the opcode TEXT or BINARY."""
         if self._state != OPEN:
             raise self._not_open()
-        self._sender.send(BINARY, data, compress)
+        self._sender.send(opcode, data, compress)
 
     def _not_open(self) -> InvalidState:
         return InvalidState(f"cannot send: the connection is {State(self._state).name}")
@@ -604,12 +609,12 @@ class Connection:
             raise self._not_open()
         self._sender.send_fragment(data, first, fin, text, compress)
 
-    def send_prepared(self, prepared: PreparedMessage, *, compress: bool | None = None) -> None:
+    def send_prepared(self, prepared: PreparedMessage, compress: bool | None = None) -> None:
         """Send a message that was framed (and, for this connection's parameters, compressed) once for many; see
         ``send_text``. A client masks, so it gains nothing from it."""
         if self._state != OPEN:
             raise self._not_open()
-        if self.role == Role.CLIENT:
+        if self.role is Role.CLIENT:
             self._sender.send(prepared.opcode, prepared.payload, compress)
         else:
             self._sender.send_prepared(prepared, compress)

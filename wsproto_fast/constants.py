@@ -93,6 +93,14 @@ CHUNKS = 2
 MESSAGE_COST = 100
 NO_BUDGET = -1
 
+# What one task or callback may take before others get a turn, in bytes, with MESSAGE_COST for each message: under 1 ms.
+TURN = 2**16
+
+# Output that may wait a little, so that messages leave together, in bytes. And how many messages may be sent before
+# other tasks get a turn, although the transport takes them all: about 1 ms.
+CORK_SIZE = 2**16
+BURST = 128
+
 _CLOSE_CODE_WORDS = {
     CloseCode.NORMAL_CLOSURE: "OK",
     CloseCode.GOING_AWAY: "going away",

@@ -21,8 +21,7 @@ from test_aio_sending import Blocked
 from wsproto_fast import Limits, SendStatus
 from wsproto_fast._settings import Settings
 from wsproto_fast.asyncio import ClientConnection, Connection, connect
-from wsproto_fast.asyncio._receiving import _TURN
-from wsproto_fast.constants import MESSAGE_COST
+from wsproto_fast.constants import MESSAGE_COST, TURN
 from wsproto_fast.exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedError, InvalidHandshake
 
 OnMessage = Callable[[Any, Any], object]
@@ -641,7 +640,7 @@ def test_one_peer_does_not_hold_the_loop(kind: str) -> None:
         "medium": (encode_frame(0x82, bytes(1000), mask=MASK) * 500, 1000),
     }[kind]
     count = {"tiny": 20_000, "bomb": 200, "medium": 500}[kind]
-    at_once = _TURN // (size + MESSAGE_COST) + 1
+    at_once = TURN // (size + MESSAGE_COST) + 1
 
     async def main() -> None:
         told_in: list[int] = []
@@ -697,7 +696,7 @@ def test_all_that_was_received_is_told(end: str, stalled: bool) -> None:
         if stalled:
             connection.pause_writing()
         feed(connection, numbers(count))
-        assert len(got.messages) < (1 if stalled else _TURN // MESSAGE_COST + 1)
+        assert len(got.messages) < (1 if stalled else TURN // MESSAGE_COST + 1)
         if end == "lost":
             connection.connection_lost(None)
         elif end == "eof":

@@ -142,7 +142,7 @@ def test_recv(seed: int) -> None:
             await feeding
             assert not ws._queue
             assert ws._queue_bytes == 0
-            assert ws._getter is None
+            assert ws._receiver is None
 
     run(main())
 
@@ -229,7 +229,7 @@ def test_frames_put_back_are_counted_again() -> None:
     async def main() -> None:
         async with handed_over() as (peer, ws):
             streaming = asyncio.ensure_future(whole(ws))
-            await until(lambda: ws._getter is not None)
+            await until(lambda: ws._receiver is not None)
             ws._engine.receive_data(encode_frame(0x01, b"one ", mask=MASK))
             ws._pump()  # it is told of a frame, and cancelled before it runs
             streaming.cancel()
@@ -237,7 +237,7 @@ def test_frames_put_back_are_counted_again() -> None:
                 await streaming
             for _ in range(3):
                 receiving = asyncio.ensure_future(ws.recv())
-                await until(lambda: ws._getter is not None)
+                await until(lambda: ws._receiver is not None)
                 receiving.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await receiving

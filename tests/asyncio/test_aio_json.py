@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from aio import ORJSON, Peer, byte_server, pair, peer_of, run, serving
+from helpers import encode_frame
 
 from wsproto_fast import InvalidState
 from wsproto_fast._settings import Settings
@@ -232,7 +233,7 @@ def test_each_way_to_receive_takes_over_from_each_other(codec: Any) -> None:
             attempt: Any = (client.recv, client.recv_json, functools.partial(drain, client))[other]
             task = asyncio.ensure_future(attempt())
             await asyncio.sleep(0)
-            if not task.done() and client._getter is not None and not client._getter.done():
+            if not task.done() and client._receiver is not None:
                 task.cancel()
             try:
                 got = await task
@@ -402,9 +403,9 @@ def test_fragments_that_a_cancelled_stream_had_asked_for(codec: Any) -> None:
                 await streaming
             streaming = asyncio.ensure_future(first_frame(client))
             await asyncio.sleep(0)
-            peer.write(0x01, PIECES[0])
-            while not client._queue:
-                await asyncio.sleep(0)
+            client.protocol.receive_data(encode_frame(0x01, PIECES[0]))
+            client._pump()  # as when its task is not woken at once
+            assert client._queue
             streaming.cancel()  # in the turn in which the frame has come
             with pytest.raises(asyncio.CancelledError):
                 await streaming

@@ -117,6 +117,7 @@ def test_replies_leave_together() -> None:
             await connection.send(await connection.recv())
         assert transport.calls == [b"\x81\x01a" * 5] * 2  # at once with the last
         await asyncio.sleep(0)
+        connection._sent_at = 0.0  # long ago
         await connection.send("alone")
         assert transport.calls[2:] == [b"\x81\x05alone"]
         feed(connection, text(b"a") * 10)

@@ -17,8 +17,7 @@ from test_aio_link import Transport, feed, make, text
 
 from wsproto_fast import Limits
 from wsproto_fast.asyncio import Connection, connect
-from wsproto_fast.asyncio._receiving import _TURN
-from wsproto_fast.constants import MESSAGE_COST
+from wsproto_fast.constants import MESSAGE_COST, TURN
 from wsproto_fast.exceptions import ConnectionClosedError, ConnectionClosedOK
 
 
@@ -269,7 +268,7 @@ def test_who_receives_lets_others_run(way: str, kind: str) -> None:
             async with serving(handler) as server, peer_of(server, headers=extension) as peer:
                 peer.writer.write(wire)
                 await done.wait()
-        at_once = _TURN // (size + MESSAGE_COST) + 1
+        at_once = TURN // (size + MESSAGE_COST) + 1
         assert max(told_in.count(turn) for turn in set(told_in)) <= 2 * at_once
 
     run(main(), limit=60)

@@ -594,7 +594,7 @@ def test_nothing_can_be_sent_to_a_lost_peer(full: bool) -> None:
                     ws._engine.send_binary(bytes(2**20))
                     ws._settle()
             peer.writer.transport.abort()
-            await ws._lost
+            await ws.wait_closed()
             for send in (lambda: ws.send("x"), lambda: ws.send(["x", "y"]), ws.ping, ws.pong):
                 try:
                     await send()

@@ -1,3 +1,4 @@
+# cython: nonecheck=True
 """Between an asyncio transport and an engine: feed, pump, flush, and the time.
 
 Knows bytes, flow control and the end of the transport; knows no messages and no protocol.
@@ -7,44 +8,45 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from threading import get_ident
-from typing import TYPE_CHECKING, cast
+from time import monotonic
+from typing import cast
 
 from .._settings import Settings
 from ..connection import Connection as Engine
-from ..constants import NO_BUDGET, CloseTransport
+from ..constants import CORK_SIZE, NO_BUDGET, CloseTransport
 from ..events import Event
 from ..exceptions import InvalidState
 from . import _compat
 from ._scheduler import Entry, scheduler_of
 
-__all__ = ["CORK_SIZE", "Link"]
+__all__ = ["Link"]
 
 #: Handed to the transport while there is no engine yet, or while it takes no more. One head is at most 64 KiB.
 _SCRATCH_SIZE = 2**14
-#: Output that may wait for the end of a turn of the loop, or of a block of ``cork``, so that messages leave together.
-CORK_SIZE = 2**16
+#: A message that follows another within so many seconds waits for the end of the turn of the loop: more may follow it.
+_IN_A_ROW = 1e-4
 
 
-class Link(asyncio.BufferedProtocol):
-    """One connection's protocol object. Subclasses do the opening handshake and take what the engine delivers.
+class Link:
+    """One connection's protocol object, with the methods of asyncio.BufferedProtocol. Subclasses do the opening
+    handshake and take what the engine delivers.
 
     The engine appears when the handshake is over; until then received bytes go to ``_handshake_received``.
     """
 
-    transport: asyncio.Transport
-    _engine: Engine
-
-    # Ten thousand idle connections: each name in a dict would cost five times as much. Users have one of their own.
+    # Ten thousand idle connections: each name in a dict would cost five times as much.
     __slots__ = (
-        *("__dict__", "__weakref__", "transport", "_engine", "_settings", "_loop", "_scheduler", "_opened"),
-        *("_scratch", "_spill", "_eof", "_reading_paused", "_write_paused", "_drain_waiters", "_corks"),
-        *("_flush_is_due", "_pumping", "_budget", "_sink", "_entry", "_deadline", "_close_transport"),
-        *("_half_closed", "_transport_error", "_lost"),
+        *("transport", "_engine", "_settings", "_loop", "_scheduler", "_opened"),
+        *("_scratch", "_spill", "_eof", "_reading_paused", "_write_paused", "_corks"),
+        *("_flush_is_due", "_pumping", "_waking", "_sent_at", "_budget", "_sink", "_entry", "_deadline"),
+        *("_close_transport", "_half_closed", "_transport_error", "_lost", "_lost_waiter"),
     )
 
     def __init__(self, settings: Settings) -> None:
+        self.transport: asyncio.Transport
+        self._engine: Engine
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._scheduler = scheduler_of(self._loop)
@@ -56,30 +58,30 @@ class Link(asyncio.BufferedProtocol):
         self._eof = False
         self._reading_paused = False
         self._write_paused = False
-        self._drain_waiters: dict[asyncio.Future[None], None] | None = None
-        #: Blocks of ``cork`` that are open; output waits for the end of the turn; the engine is delivering.
+        #: Blocks of ``cork`` that are open; output waits for the end of the turn.
         self._corks = 0
         self._flush_is_due = False
+        #: The engine is delivering; the task that waited for a message is running, and output waits for its end.
         self._pumping = False
+        self._waking = False
+        #: When a message last left by itself, since something was received.
+        self._sent_at = 0.0
         #: Who is called for each message if not ``_on_message``, and how many bytes of them before others get a turn.
         self._sink: Callable[[str | bytes], object] | None = None
-        self._budget = NO_BUDGET
+        self._budget: int = NO_BUDGET
         self._entry: Entry | None = None
         self._deadline: float | None = None
         self._close_transport = CloseTransport.KEEP
         self._half_closed = False
         self._transport_error: Exception | None = None
-        #: Done when the transport is closed and everything that waits has been told.
-        self._lost: asyncio.Future[None] = self._loop.create_future()
+        #: The transport is closed and everything that waits has been told; who waits for that.
+        self._lost = False
+        self._lost_waiter: asyncio.Future[None] | None = None
 
-    if not TYPE_CHECKING:  # pragma: no branch (always so at run time)
-
-        def __getattr__(self, name: str) -> object:
-            if name == "_engine":
-                raise InvalidState("the opening handshake is not over")
-            if name == "_handshake":
-                raise InvalidState("the opening handshake is over")
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    def _check_open(self) -> None:
+        """Raise InvalidState in the opening handshake."""
+        if not self._opened:
+            raise InvalidState("the opening handshake is not over")
 
     def _check_thread(self) -> None:
         """Raise RuntimeError in another thread than the loop's. Without it two threads would write to one transport."""
@@ -115,6 +117,18 @@ class Link(asyncio.BufferedProtocol):
         """Nothing more will be sent or come, but for what a paused engine still holds. May be told twice."""
         raise NotImplementedError
 
+    def _has_news(self) -> bool:
+        """Somebody waits for a message, and there is one, or there will be none any more."""
+        raise NotImplementedError
+
+    def _wake(self, direct: bool) -> None:
+        """Let that task go on: now if ``direct``, when no task is running, else in the next turn of the loop."""
+        raise NotImplementedError
+
+    def _more_received(self) -> bool:
+        """Messages wait to be taken."""
+        raise NotImplementedError
+
     # Feed: asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -132,14 +146,27 @@ class Link(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self._scratch is None:
             self._engine.buffer_updated(nbytes)
-            self._pump()
+            self._sent_at = 0.0
+            self._pump(asyncio.current_task(self._loop) is None)
             return
         data = bytes(memoryview(self._scratch)[:nbytes])
         self._scratch = None
-        if self._opened:
+        self._received(data)
+
+    def _reads_in_place(self) -> bool:
+        """Whether the reactor is to read into ``get_buffer()``; else it hands what it has read to ``_received``."""
+        return self._opened and self._engine.reads_in_place()
+
+    def _received(self, data: bytes) -> None:
+        """As ``buffer_updated``, with the bytes; from the reactor, where no task is running."""
+        if not self._opened:
+            self._handshake_received(data)
+        elif self._engine.paused and self._engine.read_ahead_full:
             self._spill += data
         else:
-            self._handshake_received(data)
+            self._engine.receive_data(data)
+            self._sent_at = 0.0
+            self._pump(True)
 
     def eof_received(self) -> bool:
         if self._opened:
@@ -155,7 +182,9 @@ class Link(asyncio.BufferedProtocol):
         # the traceback of a write that failed would hold us alive
         self._transport_error = None if exc is None else exc.with_traceback(None)
         self._write_paused = False
-        self._lost.set_result(None)
+        self._lost = True
+        if self._lost_waiter is not None:
+            self._lost_waiter.set_result(None)
         if self._entry is not None:
             self._scheduler.cancel(self._entry)
             self._entry = None
@@ -166,6 +195,14 @@ class Link(asyncio.BufferedProtocol):
         else:
             self._handshake_eof()
         self._on_end()
+
+    def _until_lost(self) -> asyncio.Future[None]:
+        """Done when the transport is closed. Everybody who waits has the same: shield it."""
+        if self._lost_waiter is None:
+            self._lost_waiter = self._loop.create_future()
+            if self._lost:
+                self._lost_waiter.set_result(None)
+        return self._lost_waiter
 
     def _feed_spill(self) -> None:
         if self._spill and not self._engine.read_ahead_full:
@@ -182,31 +219,41 @@ class Link(asyncio.BufferedProtocol):
         self._opened = True
         self._tell_time(self._loop.time())
 
-    def _pump(self) -> None:
-        """Deliver what the engine has received, then do what follows from it."""
+    def _pump(self, direct: bool = False) -> None:
+        """Deliver what the engine has received, then do what follows from it. ``direct``: see ``_wake``."""
         if self._pumping:
             return  # a callback asks for it; whoever called it goes on
+        engine = self._engine
         self._pumping = True
         try:
-            self._engine.dispatch(self._sink or self._on_message, self._on_event, self._budget)
+            engine.dispatch(self._on_message if self._sink is None else self._sink, self._on_event, self._budget)
         except Exception as exc:
             self._on_failure(exc)
-            self._engine.dispatch(self._on_message, self._on_event)
+            engine.dispatch(self._on_message, self._on_event)
         finally:
             self._pumping = False
+        if self._has_news():
+            if direct and not self._waking:
+                self._waking = True
+                try:
+                    self._wake(True)
+                finally:
+                    self._waking = False
+            else:
+                self._wake(False)
         self._settle()
-        if self._budget != NO_BUDGET and self._engine.paused:
+        if engine.paused and self._budget != NO_BUDGET:
             self._on_budget_spent()
 
     def _settle(self) -> None:
         """Do what the engine asks for: write, end the transport, read or not, look at the clock."""
         engine = self._engine
-        if engine.has_output:
+        if not self._waking or engine.output_size >= CORK_SIZE:
             self._flush()
-        if engine.close_transport != self._close_transport:
+        if engine.close_transport is not self._close_transport:
             self._obey(engine.close_transport)
-        if engine.read_ahead_full != self._reading_paused:
-            self._pause_reading(engine.read_ahead_full)
+        if (engine.paused or self._reading_paused) and engine.read_ahead_full != self._reading_paused:
+            self._pause_reading(not self._reading_paused)
         deadline = engine.next_deadline()
         if deadline != self._deadline:
             self._rearm(deadline)
@@ -240,40 +287,39 @@ class Link(asyncio.BufferedProtocol):
         """Write what was just sent: at once, unless more is likely to follow that can leave with it.
 
         Replies to messages of one read leave together, when the last one is there or at the end of this turn of the
-        loop; so does what a block of ``cork`` or a callback sends.
+        loop; so does what a block of ``cork`` or a callback sends, and what is sent right after something else.
         """
         if self._engine.output_size < CORK_SIZE:
             if self._pumping:
                 return
-            if self._corks or self._more_received():
-                self._flush_later()
+            if self._corks or self._more_received() or self._sent_right_before():
+                if not self._waking:
+                    self._flush_later()
                 return
+        self._flush()
         self._settle()
+
+    def _sent_right_before(self) -> bool:
+        """Whether something was sent right before, and nothing received since."""
+        if self._waking:
+            if self._sent_at:
+                return True
+            self._sent_at = -1.0  # before any time
+            return False
+        now = monotonic()
+        if now - self._sent_at < _IN_A_ROW:
+            return True
+        self._sent_at = now
+        return False
 
     def _flush_later(self) -> None:
         if not self._flush_is_due:
             self._flush_is_due = True
             self._scheduler.at_turn_end(self)
 
-    def _more_received(self) -> bool:
-        raise NotImplementedError
-
     def _on_turn_end(self) -> None:
         self._flush_is_due = False
         self._settle()
-
-    @contextlib.contextmanager
-    def cork(self) -> Iterator[None]:
-        """Messages sent within ``with connection.cork():`` leave together: at its end, or earlier when they reach
-        64 KiB or the block awaits something."""
-        self._check_thread()
-        self._corks += 1
-        try:
-            yield
-        finally:
-            self._corks -= 1
-            if self._opened and not self._corks:
-                self._settle()
 
     @property
     def buffered_amount(self) -> int:
@@ -306,34 +352,17 @@ class Link(asyncio.BufferedProtocol):
 
     def _on_writable(self) -> None:
         """The transport has fallen under its low mark."""
-        self._wake_senders()
-
-    async def _writable(self) -> None:
-        """Wait while the transport is over its high mark and not yet lost."""
-        while self._write_paused and not self._lost.done():
-            if self._drain_waiters is None:
-                self._drain_waiters = {}
-            waiter = self._loop.create_future()
-            self._drain_waiters[waiter] = None
-            try:
-                await waiter
-            finally:
-                del self._drain_waiters[waiter]
-
-    def _wake_senders(self) -> None:
-        for waiter in self._drain_waiters or ():
-            if not waiter.done():
-                waiter.set_result(None)
+        raise NotImplementedError
 
     # The end of the transport
 
     def _obey(self, close_transport: CloseTransport) -> None:
         self._close_transport = close_transport
-        if close_transport == CloseTransport.ABORT:
+        if close_transport is CloseTransport.ABORT:
             self.transport.abort()
             return
         self._write()  # over the high mark too: it is the end
-        if close_transport == CloseTransport.SHUTDOWN:
+        if close_transport is CloseTransport.SHUTDOWN:
             self._half_close()
         else:
             self.transport.close()
@@ -354,7 +383,7 @@ class Link(asyncio.BufferedProtocol):
     def _rearm(self, deadline: float | None) -> None:
         """Tell the engine the time at its deadline. An earlier entry of ours stays: the deadline is looked at then."""
         self._deadline = deadline
-        if deadline is None or self._lost.done():
+        if deadline is None or self._lost:
             return
         if deadline <= self._loop.time():
             self._tell_time(self._loop.time())

@@ -1,3 +1,4 @@
+# cython: nonecheck=True
 """What all connections of one event loop share: one timer, and one flush at the end of a turn of the loop.
 
 Knows when to call whom; knows no transports and no protocol.

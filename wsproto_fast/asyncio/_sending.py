@@ -1,4 +1,4 @@
-"""The sending half of a connection: whole messages, messages in pieces, and who must wait.
+"""The sending half of a connection but for its hot paths: messages in pieces, and who must wait.
 
 Knows Python's types and who waits for what; knows no bytes of the transport and no protocol.
 """
@@ -6,69 +6,50 @@ Knows Python's types and who waits for what; knows no bytes of the transport and
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
-from typing import Any, NoReturn, Protocol
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._payloads import DataLike, DataTypes, kind_of
-from .._settings import Settings
-from ..constants import CloseCode, SendStatus
+from ..constants import BURST, CloseCode
 from ..exceptions import InvalidState, LocalProtocolError
-from ..prepared import PreparedMessage
 from . import _compat
-from ._link import CORK_SIZE
+from ._core import Watcher, unwrapped
 from ._receiving import Receiver
 
-__all__ = ["BURST", "Message", "Sender", "Watcher"]
+__all__ = ["Message", "Sender"]
 
 Message = DataLike | Iterable[DataLike] | AsyncIterable[DataLike]
-
-#: So many messages may be sent before other tasks get a turn, although the transport takes them all: about 1 ms.
-BURST = 128
-
-
-class Watcher(Protocol):
-    """Who wants to know when a connection can take more, and when it ends."""
-
-    def _writable(self, connection: Any) -> None: ...
-
-    def _left(self, connection: Any) -> None: ...
 
 
 class Sender(Receiver):
     """The sending half of a connection."""
 
-    __slots__ = ("_burst", "_fragmenting", "_overdue", "_watchers")
+    __slots__ = ()
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self._burst = 0
-        #: Done when the fragmented message that is being sent is complete; other messages must wait for it.
-        self._fragmenting: asyncio.Future[None] | None = None
-        self._watchers: tuple[Watcher, ...] = ()
-        #: The transport has been over its high mark since a turn of the loop in which somebody asked.
-        self._overdue = False
+    if TYPE_CHECKING:
 
-    async def send(
-        self, message: Message, *, text: bool | None = None, compress: bool | None = None, timeout: float | None = None
+        def send(
+            self,
+            message: Message,
+            *,
+            text: bool | None = None,
+            compress: bool | None = None,
+            timeout: float | None = None,
+        ) -> Coroutine[Any, Any, None]: ...
+
+    async def _send_slowly(
+        self, message: Message, text: bool | None, compress: bool | None, timeout: float | None
     ) -> None:
-        """Send a message: ``str`` as text, bytes-like as binary, an iterable or async iterable of either in fragments.
-
-        ``text=True`` sends (UTF-8) bytes as text, ``text=False`` a ``str`` as binary. ``compress`` says whether to
-        compress this message, where permessage-deflate was agreed on; None decides by its size. Waits while the peer
-        does not read what was sent before, for ``timeout`` seconds at most: then TimeoutError.
-
-        Cancelled or timed out, it has sent all or nothing; but leaving off a fragmented message, or an exception of its
-        iterable, ends the connection with 1011, since the rest of it can never follow.
-
-        Raises ConnectionClosed; TypeError, for a dict too; UnicodeEncodeError when the text has lone surrogates.
-        """
+        """``send`` where it may have to wait, or raises."""
         if timeout is not None:
             async with _compat.timeout(timeout):
-                return await self.send(message, text=text, compress=compress)
+                return await self._send_slowly(message, text, compress, None)
         self._check_thread()
         self._burst += 1
         if self._write_paused or self._drain_waiters or self._fragmenting is not None or self._burst >= BURST:
             await self._sendable()
+        self._check_open()
         try:
             if isinstance(message, DataTypes):
                 self._send_message(message, text, compress)
@@ -77,7 +58,20 @@ class Sender(Receiver):
         except InvalidState:
             await self._raise_closed()
         except LocalProtocolError as exc:
-            raise _unwrapped(exc) from None
+            raise unwrapped(exc) from None
+
+    @contextlib.contextmanager
+    def cork(self) -> Iterator[None]:
+        """Messages sent within ``with connection.cork():`` leave together: at its end, or earlier when they reach
+        64 KiB or the block awaits something."""
+        self._check_thread()
+        self._corks += 1
+        try:
+            yield
+        finally:
+            self._corks -= 1
+            if self._opened and not self._corks:
+                self._settle()
 
     async def send_json(self, data: Any, *, compress: bool | None = None, timeout: float | None = None) -> None:
         """Send ``data`` as JSON in a text message, made by the connection's codec: see ``recv_json`` and ``send``.
@@ -85,51 +79,6 @@ class Sender(Receiver):
         What a codec makes as ``bytes`` is sent as it is. Raises what the codec raises for what it cannot express.
         """
         await self.send(self._settings.json.dumps(data), text=True, compress=compress, timeout=timeout)
-
-    def try_send(
-        self, message: DataLike, *, text: bool | None = None, compress: bool | None = None
-    ) -> SendStatus:
-        """Send a whole message without waiting: SENT or QUEUED, or FULL, which is false, if ``send`` would wait.
-
-        SENT: the operating system has it. QUEUED: it was taken and follows what waits; that includes all that is sent
-        from a callback or a block of ``cork``. FULL: it was not taken. Raises ConnectionClosed, TypeError and
-        UnicodeEncodeError as ``send`` does.
-        """
-        if not isinstance(message, DataTypes):
-            raise TypeError("data must be str or bytes-like")
-        self._check_thread()
-        if self._write_paused or self._drain_waiters or self._fragmenting is not None:
-            return SendStatus.FULL
-        try:
-            self._send_message(message, text, compress)
-        except InvalidState:
-            self._raise_ended()
-        except LocalProtocolError as exc:
-            raise _unwrapped(exc) from None
-        if self.buffered_amount or self.transport.is_closing():
-            return SendStatus.QUEUED
-        return SendStatus.SENT
-
-    def _send_message(self, message: DataLike, text: bool | None, compress: bool | None) -> None:
-        if isinstance(message, str):
-            if text is False:
-                self._engine.send_binary(message.encode(), compress=compress)
-            else:
-                self._engine.send_text(message, compress=compress)
-        elif text:
-            self._engine.send_text(bytes(message), compress=compress)
-        else:
-            self._engine.send_binary(message, compress=compress)
-        self._flush_send()
-
-    def _send_prepared(self, prepared: PreparedMessage) -> None:
-        """Send without waiting, with all else of this turn of the loop. Raises InvalidState when not open; must not be
-        called amid a fragmented message."""
-        self._engine.send_prepared(prepared)
-        if self._engine.output_size < CORK_SIZE:
-            self._flush_later()
-        else:
-            self._settle()
 
     # Messages in pieces
 
@@ -184,9 +133,22 @@ class Sender(Receiver):
             else:
                 await self._writable()
 
-    def _ready(self) -> bool:
-        """Whether a message can be sent and ``send`` would not wait."""
-        return not self._write_paused and self._fragmenting is None and self._opened and self._engine.is_open
+    async def _writable(self) -> None:
+        """Wait while the transport is over its high mark and not yet lost."""
+        while self._write_paused and not self._lost:
+            if self._drain_waiters is None:
+                self._drain_waiters = {}
+            waiter = self._loop.create_future()
+            self._drain_waiters[waiter] = None
+            try:
+                await waiter
+            finally:
+                del self._drain_waiters[waiter]
+
+    def _wake_senders(self) -> None:
+        for waiter in self._drain_waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _is_overdue(self, backlog: int) -> bool:
         """Whether more than ``backlog`` bytes wait, and did in an earlier turn of the loop: in this one nobody can have
@@ -210,6 +172,7 @@ class Sender(Receiver):
 
     def _on_writable(self) -> None:
         self._overdue = False
+        self._wake_senders()
         super()._on_writable()
         if self._watchers:  # later, so that whoever waits in send() goes first: groups may fill the buffer again
             self._loop.call_soon(self._tell_watchers)
@@ -230,20 +193,9 @@ class Sender(Receiver):
             watcher._left(self)
 
     async def _raise_closed(self) -> NoReturn:
-        _ = self._engine  # raises InvalidState in the opening handshake
         if not self._ended:
-            await asyncio.shield(self._lost)
+            await asyncio.shield(self._until_lost())
         raise self._closed_error()
-
-    def _raise_ended(self) -> NoReturn:
-        _ = self._engine  # as above
-        raise self._closed_error()  # has its cause, so no "from"; in a variable its traceback would hold us alive
-
-
-def _unwrapped(exc: LocalProtocolError) -> Exception:
-    """A text with lone surrogates is UnicodeEncodeError everywhere in Python."""
-    cause = exc.__cause__
-    return UnicodeEncodeError(*cause.args) if isinstance(cause, UnicodeEncodeError) else exc
 
 
 async def _each(message: object) -> AsyncGenerator[DataLike, None]:

@@ -223,7 +223,7 @@ class ServerConnection(Connection):
         self._task = None
         if task.cancelled():
             self.transport.abort()
-        if self._lost.done():
+        if self._lost:
             self._cancel_open_timer()
         self.server._tasks.discard(task)
         self.server._check_closed()

@@ -35,7 +35,7 @@ Self = TypeVar("Self", bound="Connection")
 #: A full receive queue of which nothing is taken for so long after the end of ``async with`` is one that nobody reads.
 _ABANDONED = 1.0
 
-class Connection(Sender):
+class Connection(Sender, asyncio.BufferedProtocol):
     """One WebSocket connection: ``async for``, ``recv``, ``send``, ``ping``, ``close``.
 
     Received messages wait in a queue of at most ``max_queue``; while it is full the peer is not read from, but its
@@ -44,7 +44,7 @@ class Connection(Sender):
     ConnectionClosedOK after a normal closure, else ConnectionClosedError, whose cause is the error if there was one.
     """
 
-    __slots__ = ("_logger", "_pings", "_uuid", "latency", "request", "response")
+    __slots__ = ("__dict__", "__weakref__", "_logger", "_pings", "_uuid", "latency", "request", "response")
 
     def __init__(self, settings: Settings, logger: LoggerLike) -> None:
         super().__init__(settings)
@@ -87,7 +87,7 @@ class Connection(Sender):
     @property
     def state(self) -> State:
         """CONNECTING in the opening handshake, then the engine's."""
-        if self._lost.done():
+        if self._lost:
             return State.CLOSED
         return self._engine.state if self._opened else State.CONNECTING
 
@@ -109,11 +109,13 @@ class Connection(Sender):
     @property
     def protocol(self) -> Engine:
         """The engine, for what is not here. Raises InvalidState in the opening handshake."""
+        self._check_open()
         return self._engine
 
     @property
     def stats(self) -> Stats:
         """Counters of messages, bytes, pings and pongs. Raises InvalidState in the opening handshake."""
+        self._check_open()
         return self._engine.stats
 
     # Control frames
@@ -128,6 +130,7 @@ class Connection(Sender):
         self._check_thread()
         if data is not None:
             data = to_bytes(data)
+        self._check_open()
         await self._writable()
         if self._pings and data in self._pings:
             raise ConcurrencyError("already waiting for a pong with the same data")
@@ -145,6 +148,7 @@ class Connection(Sender):
     async def pong(self, data: DataLike = b"") -> None:
         """Send a Pong that nobody asked for (RFC 6455 5.5.3). They are answered without it. Raises ConnectionClosed."""
         self._check_thread()
+        self._check_open()
         payload = to_bytes(data)
         await self._writable()
         try:
@@ -187,21 +191,22 @@ class Connection(Sender):
         await self._end_close(None)
 
     def _begin_close(self, code: int, reason: str) -> None:
+        self._check_open()
         if self._fragmenting is not None:
             self._engine.fail(CloseCode.INTERNAL_ERROR, "close during fragmented message")
         else:
             with contextlib.suppress(InvalidState):
                 self._engine.send_close(code, reason)
                 self._leave()
-        if not self._lost.done():
+        if not self._lost:
             self._pump()
 
     async def _end_close(self, patience: float | None) -> None:
         """Wait for the end of the transport; for ``patience`` seconds with a queue of which nothing is taken."""
         try:
-            while not self._lost.done():
+            while not self._lost:
                 oldest = self._queue[0] if self._paused else None
-                done, _ = await asyncio.wait([self._lost], timeout=patience)
+                done, _ = await asyncio.wait([self._until_lost()], timeout=patience)
                 if not done and oldest is not None and self._paused and self._queue[0] is oldest:
                     self._abandon()
             await self._all_told()
@@ -211,7 +216,7 @@ class Connection(Sender):
 
     async def wait_closed(self) -> None:
         """Wait until the connection and its transport are closed."""
-        await asyncio.shield(self._lost)
+        await asyncio.shield(self._until_lost())
         await self._all_told()
 
     async def _all_told(self) -> None:

@@ -20,12 +20,11 @@ from .._payloads import DataLike, DataTypes
 from .._reconnecting import Attempts, SessionState, may_pass
 from .._settings import CLOSE_TIMEOUT, MAX_SIZE, JSONCodec, make_limits
 from ..backoff import backoff
-from ..constants import CloseCode, SendStatus, State
+from ..constants import BURST, CloseCode, SendStatus, State
 from ..control import checked_close
 from ..exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, InvalidState
 from ..http11 import HeadersLike
 from . import _compat
-from ._sending import BURST
 from .client import ClientConnection, connect
 
 __all__ = ["Session", "SessionState"]

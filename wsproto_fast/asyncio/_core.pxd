@@ -1,0 +1,69 @@
+# The hot half of a connection.
+cimport cython
+from wsproto_fast.asyncio._link cimport Link
+from wsproto_fast.asyncio._waiting cimport Waiter
+
+cdef int BINARY, TEXT, MESSAGE_COST, NO_BUDGET
+cdef int NEW, WAITING, OVER
+cdef Py_ssize_t CORK_SIZE, TURN
+cdef int BURST
+
+
+@cython.freelist(64)
+cdef class Receive:
+    cdef Core _connection
+    cdef object _wanted
+    cdef int _state
+    cdef object _rest
+
+    cpdef send(self, object value)
+    cdef _step(self)
+    cdef _wait(self)
+
+
+@cython.freelist(64)
+cdef class Send:
+    cdef Core _connection
+    cdef object _message
+    cdef object _text
+    cdef object _compress
+    cdef object _timeout
+    cdef int _state
+    cdef object _rest
+
+    cpdef send(self, object value)
+
+
+cdef class Core(Link):
+    # receiving
+    cdef public object _queue
+    cdef public Py_ssize_t _queue_bytes
+    cdef public Py_ssize_t _taken
+    cdef public Receive _receiver
+    cdef Waiter _waiter
+    cdef public bint _paused
+    cdef public bint _abandoned
+    cdef public bint _streaming
+    cdef public bint _ended
+    cdef public bint _raw
+    cdef public bint _turn_is_due
+    cdef bint _recv_is_ours
+    # sending
+    cdef public bint _overdue
+    cdef public int _burst
+    cdef public object _fragmenting
+    cdef public dict _drain_waiters
+    cdef public tuple _watchers
+
+    cpdef _set_raw(self, bint raw)
+    cpdef _closed_error(self)
+    cpdef _check_receiving(self, object wanted)
+    cpdef _check_queue(self)
+    cpdef _take(self)
+    cpdef _converted(self, object item, object decode)
+    cpdef _put(self, object item, Py_ssize_t size)
+    cpdef _fail(self, object code, object reason)
+    cpdef bint _sends_now(self, object message) except -1
+    cpdef _send_message(self, object message, object text, object compress)
+    cpdef _send_prepared(self, object prepared)
+    cpdef bint _ready(self) except -1

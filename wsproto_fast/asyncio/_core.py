@@ -1,0 +1,475 @@
+# cython: nonecheck=True
+"""The hot half of a connection: messages from the engine to the task that waits for them, and whole messages to it.
+
+What ``async for``, ``recv``, ``send``, ``try_send`` and ``broadcast`` cost is decided here, so nothing here is a
+coroutine: what must wait for anything but a message is left to ``Receiver`` and ``Sender``. Knows no bytes of the
+transport and no protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import functools
+import warnings
+from collections.abc import Coroutine, Iterable
+from threading import get_ident
+from types import TracebackType
+from typing import Any, Protocol
+
+from .._payloads import DataLike
+from .._settings import Settings
+from ..constants import BINARY, BURST, CORK_SIZE, MESSAGE_COST, NO_BUDGET, TEXT, TURN, CloseCode, SendStatus
+from ..events import Fragment, Message
+from ..exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState, LocalProtocolError
+from ..prepared import PreparedMessage
+from ._link import Link
+from ._waiting import Waiter, exception_of
+
+__all__ = ["Core", "Item", "Receive", "Watcher", "busy", "send_to_ready", "unwrapped"]
+
+#: A message for ``recv``, a frame that ``recv_streaming`` asked for, or a text that ``recv_json`` wants as bytes.
+Item = str | bytes | Fragment | Message
+
+#: The queue of a connection that never had a message to keep: a deque takes 760 bytes.
+_EMPTY: collections.deque[Item] = collections.deque()
+
+# What a Receive waits for, besides the values of recv's ``decode``.
+ITERATING: Any = object()  # the next message, for ``async for``, which ends where ``recv`` raises ConnectionClosedOK
+ARRIVAL: Any = object()  # that there is something in the queue, or will be nothing any more
+
+NEW = 0
+WAITING = 1
+OVER = 2
+
+
+class Watcher(Protocol):
+    """Who wants to know when a connection can take more, and when it ends."""
+
+    def _writable(self, connection: Any) -> None: ...
+
+    def _left(self, connection: Any) -> None: ...
+
+
+class Receive:
+    """The coroutine object of ``recv``: nothing is taken before it is awaited, and nothing when it is cancelled."""
+
+    __slots__ = ("_connection", "_rest", "_state", "_wanted")
+
+    def __init__(self, connection: Core, wanted: Any) -> None:
+        self._connection = connection
+        self._wanted = wanted
+        self._state = NEW
+        #: Of a message whose frames were asked for: takes the other ones.
+        self._rest: Any = None
+
+    def __await__(self) -> Receive:
+        return self
+
+    def __iter__(self) -> Receive:
+        return self
+
+    def __next__(self) -> Any:
+        return self.send(None)
+
+    def send(self, value: Any) -> Any:
+        """Go on: gives the future to wait for; at the end raises StopIteration with the message, or what ``recv``
+        raises."""
+        try:
+            if self._rest is None:
+                return self._step()
+            return self._rest.send(value)
+        except ConnectionClosedOK:
+            self._state = OVER
+            if self._wanted is ITERATING:
+                raise StopAsyncIteration from None
+            raise
+        except BaseException:
+            self._state = OVER
+            raise
+
+    def _step(self) -> Any:
+        connection = self._connection
+        if self._state == WAITING:
+            connection._receiver = None
+        elif self._state == NEW:
+            connection._check_receiving(self._wanted)
+            if connection._taken >= TURN:  # a peer whose messages are always there must not keep the loop to itself
+                connection._loop.call_soon(connection._wake, False)
+                return self._wait()
+        else:
+            raise RuntimeError("cannot reuse already awaited coroutine")
+        if not connection._queue:
+            if not connection._ended:
+                return self._wait()
+            if self._wanted is not ARRIVAL:
+                raise connection._closed_error()
+        if self._wanted is ARRIVAL:
+            raise StopIteration
+        self._state = OVER
+        item = connection._take()
+        if not isinstance(item, (str, bytes)) or not (self._wanted is None or self._wanted is ITERATING):
+            decode = None if self._wanted is ITERATING else self._wanted
+            if isinstance(item, Fragment):
+                self._rest = connection._recv_rest(item, decode)
+                return self._rest.send(None)
+            item = connection._converted(item, decode)
+        raise StopIteration(item)
+
+    def _wait(self) -> Waiter:
+        connection = self._connection
+        waiter = connection._waiter
+        if waiter is None:
+            waiter = connection._waiter = Waiter(connection._loop)
+        else:
+            waiter.arm()
+        connection._taken = connection._burst = 0
+        connection._receiver = self
+        self._state = WAITING
+        return waiter
+
+    def throw(self, typ: Any, val: Any = None, tb: TracebackType | None = None) -> Any:
+        """What waits for the message is to be stopped by an exception."""
+        if self._rest is not None:
+            return self._rest.throw(exception_of(typ, val, tb))
+        self.close()
+        raise exception_of(typ, val, tb)
+
+    def close(self) -> None:
+        """Nobody will go on."""
+        if self._state == WAITING:
+            self._connection._receiver = None
+        self._state = OVER
+        if self._rest is not None:
+            self._rest.close()
+
+    def __del__(self) -> None:
+        if self._state == NEW and self._wanted is not ARRIVAL:
+            warnings.warn("coroutine 'Connection.recv' was never awaited", RuntimeWarning, stacklevel=2)
+        elif self._state == WAITING:
+            self.close()
+
+
+class Send:
+    """The coroutine object of ``send``: nothing is sent before it is awaited, and as a rule it need not wait then."""
+
+    __slots__ = ("_compress", "_connection", "_message", "_rest", "_state", "_text", "_timeout")
+
+    def __init__(
+        self, connection: Core, message: Any, text: bool | None, compress: bool | None, timeout: float | None
+    ) -> None:
+        self._connection = connection
+        self._message = message
+        self._text = text
+        self._compress = compress
+        self._timeout = timeout
+        self._state = NEW
+        #: What waits, where something must be waited for.
+        self._rest: Any = None
+
+    def __await__(self) -> Send:
+        return self
+
+    def __iter__(self) -> Send:
+        return self
+
+    def __next__(self) -> Any:
+        return self.send(None)
+
+    def send(self, value: Any) -> Any:
+        """Go on, which as a rule is all: gives the future to wait for, or raises StopIteration at the end, or what
+        ``Connection.send`` raises."""
+        if self._rest is not None:
+            return self._rest.send(value)
+        if self._state != NEW:
+            raise RuntimeError("cannot reuse already awaited coroutine")
+        self._state = OVER
+        connection = self._connection
+        if connection._sends_now(self._message):
+            connection._burst += 1
+            try:
+                connection._send_message(self._message, self._text, self._compress)
+            except (InvalidState, LocalProtocolError, UnicodeEncodeError):
+                connection._burst -= 1  # nothing was sent; that is told by:
+            else:
+                raise StopIteration
+        self._rest = connection._send_slowly(self._message, self._text, self._compress, self._timeout)
+        return self._rest.send(None)
+
+    def throw(self, typ: Any, val: Any = None, tb: TracebackType | None = None) -> Any:
+        """What waits until it is sent is to be stopped by an exception."""
+        self._state = OVER
+        if self._rest is not None:
+            return self._rest.throw(exception_of(typ, val, tb))
+        raise exception_of(typ, val, tb)
+
+    def close(self) -> None:
+        """Nobody will go on."""
+        self._state = OVER
+        if self._rest is not None:
+            self._rest.close()
+
+    def __del__(self) -> None:
+        if self._state == NEW:
+            warnings.warn("coroutine 'Connection.send' was never awaited", RuntimeWarning, stacklevel=2)
+
+
+Coroutine.register(Receive)
+Coroutine.register(Send)
+
+
+class Core(Link):
+    """The hot half of a connection."""
+
+    __slots__ = (
+        *("_queue", "_queue_bytes", "_taken", "_paused", "_abandoned", "_receiver", "_waiter", "_streaming"),
+        *("_ended", "_raw", "_turn_is_due", "_burst", "_fragmenting", "_drain_waiters", "_overdue", "_watchers"),
+        "_recv_is_ours",
+    )
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._queue = _EMPTY
+        self._queue_bytes = 0
+        #: How much was taken since another task could run.
+        self._taken = 0
+        self._paused = False
+        self._abandoned = False
+        #: What waits for a message, and the future that its task waits with.
+        self._receiver: Receive | None = None
+        self._waiter: Waiter | None = None
+        #: recv_streaming is in the middle of a message, or waits for one.
+        self._streaming = False
+        #: All that was received has been delivered, or the transport is gone.
+        self._ended = False
+        #: Texts are wanted as bytes, for ``recv_json``.
+        self._raw = False
+        #: The callback goes on in the next turn of the loop.
+        self._turn_is_due = False
+        if settings.on_message is not None:
+            self._sink = functools.partial(settings.on_message, self)
+            self._budget = TURN
+        #: Messages sent since other tasks had a turn.
+        self._burst = 0
+        #: Done when the fragmented message that is being sent is complete; other messages must wait for it.
+        self._fragmenting: asyncio.Future[None] | None = None
+        self._drain_waiters: dict[asyncio.Future[None], None] | None = None
+        self._watchers: tuple[Watcher, ...] = ()
+        #: The transport has been over its high mark since a turn of the loop in which somebody asked.
+        self._overdue = False
+        self._recv_is_ours = type(self).recv is Core.recv
+
+    # What subclasses do
+
+    def _set_raw(self, raw: bool) -> None:
+        raise NotImplementedError
+
+    def _closed_error(self) -> ConnectionClosed:
+        raise NotImplementedError
+
+    async def _recv_rest(self, first: Fragment, decode: bool | None) -> str | bytes:
+        raise NotImplementedError
+
+    async def _send_slowly(
+        self, message: Any, text: bool | None, compress: bool | None, timeout: float | None
+    ) -> None:
+        raise NotImplementedError
+
+    async def _recv_next(self) -> str | bytes:
+        raise NotImplementedError
+
+    # Receiving
+
+    def __aiter__(self) -> Any:
+        """Received messages until the connection is closed normally; ConnectionClosedError if it ends otherwise."""
+        return self
+
+    def __anext__(self) -> Any:
+        if self._recv_is_ours:
+            return Receive(self, ITERATING)
+        return self._recv_next()
+
+    def recv(self, decode: bool | None = None) -> Any:
+        """The next message: ``str`` for text and ``bytes`` for binary; ``decode`` True or False: ``str`` or ``bytes``.
+
+        Cancelling it loses nothing. Raises ConnectionClosed, and ConcurrencyError while another task is in it or where
+        messages go to ``on_message``.
+        """
+        return Receive(self, decode)
+
+    def _arrival(self) -> Any:
+        """Wait until there is something in the queue, or will be nothing any more. Cancelling it loses nothing."""
+        return Receive(self, ARRIVAL)
+
+    def _check_receiving(self, wanted: Any) -> None:
+        """Raise what keeps a task from waiting for messages."""
+        if self._receiver is not None or (self._streaming and wanted is not ARRIVAL):
+            raise busy("recv")
+        if self._raw and wanted is not ARRIVAL:
+            self._set_raw(False)
+        if not self._queue:
+            self._check_queue()
+
+    def _check_queue(self) -> None:
+        self._check_open()
+        if self._budget != NO_BUDGET:
+            raise ConcurrencyError("cannot receive: messages go to on_message")
+
+    def _take(self) -> Item:
+        if self._paused:
+            self._check_thread()  # the transport is to go on; else taking a message touches nothing but the queue
+        item = self._queue.popleft()
+        size = len(item) if isinstance(item, (str, bytes)) else len(item.data)
+        self._queue_bytes -= size
+        self._taken += size + MESSAGE_COST
+        if self._paused:
+            settings = self._settings
+            if len(self._queue) <= settings.queue_low and self._queue_bytes <= settings.queue_bytes // 2:
+                self._paused = False
+                self._resume_input()
+        return item
+
+    def _converted(self, item: str | bytes | Message, decode: bool | None) -> str | bytes:
+        """What ``recv`` is to give."""
+        data = item.data.decode() if isinstance(item, Message) else item  # type: ignore[union-attr]
+        if decode is None or isinstance(data, str) is decode:
+            return data
+        if isinstance(data, str):
+            return data.encode()
+        try:
+            return data.decode()
+        except UnicodeDecodeError as exc:
+            self._fail(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}")
+            raise self._closed_error() from exc
+
+    def _on_message(self, data: str | bytes) -> None:
+        self._put(data, len(data))
+
+    def _put(self, item: Item, size: int) -> None:
+        if self._queue is _EMPTY:
+            self._queue = collections.deque()
+        queue = self._queue
+        queue.append(item)
+        self._queue_bytes += size
+        settings = self._settings
+        if len(queue) >= settings.queue_high or self._queue_bytes >= settings.queue_bytes:
+            if self._abandoned:
+                queue.pop()
+                self._queue_bytes -= size
+            else:
+                self._paused = True
+                self._engine.pause()
+
+    def _has_news(self) -> bool:
+        return self._receiver is not None and (len(self._queue) != 0 or self._ended)
+
+    def _wake(self, direct: bool) -> None:
+        if self._waiter is not None:
+            self._waiter.wake(direct)
+
+    def _more_received(self) -> bool:
+        return len(self._queue) != 0
+
+    def _fail(self, code: int, reason: str) -> None:
+        self._engine.fail(code, reason)
+        self._pump()
+
+    # Sending
+
+    def send(
+        self, message: Any, *, text: bool | None = None, compress: bool | None = None, timeout: float | None = None
+    ) -> Any:
+        """Send a message: ``str`` as text, bytes-like as binary, an iterable or async iterable of either in fragments.
+
+        ``text=True`` sends (UTF-8) bytes as text, ``text=False`` a ``str`` as binary. ``compress`` says whether to
+        compress this message, where permessage-deflate was agreed on; None decides by its size. Waits while the peer
+        does not read what was sent before, for ``timeout`` seconds at most: then TimeoutError.
+
+        Cancelled or timed out, it has sent all or nothing; but leaving off a fragmented message, or an exception of its
+        iterable, ends the connection with 1011, since the rest of it can never follow.
+
+        Raises ConnectionClosed; TypeError, for a dict too; UnicodeEncodeError when the text has lone surrogates.
+        """
+        return Send(self, message, text, compress, timeout)
+
+    def _sends_now(self, message: Any) -> bool:
+        """Whether ``send`` need not wait for anything; it may still raise."""
+        return (
+            isinstance(message, (str, bytes))
+            and self._opened
+            and not self._write_paused
+            and self._burst < BURST
+            and not self._drain_waiters
+            and self._fragmenting is None
+            and get_ident() == self._scheduler.thread
+        )
+
+    def try_send(self, message: DataLike, *, text: bool | None = None, compress: bool | None = None) -> SendStatus:
+        """Send a whole message without waiting: SENT or QUEUED, or FULL, which is false, if ``send`` would wait.
+
+        SENT: the operating system has it. QUEUED: it was taken and follows what waits; that includes all that is sent
+        from a callback or a block of ``cork``, or right after something else. FULL: it was not taken. Raises
+        ConnectionClosed, TypeError and UnicodeEncodeError as ``send`` does.
+        """
+        if not isinstance(message, (str, bytes, bytearray, memoryview)):
+            raise TypeError("data must be str or bytes-like")
+        self._check_thread()
+        if self._write_paused or self._drain_waiters or self._fragmenting is not None:
+            return SendStatus.FULL
+        self._check_open()
+        try:
+            self._send_message(message, text, compress)
+        except InvalidState:
+            raise self._closed_error()  # noqa: B904 (has its cause)
+        except LocalProtocolError as exc:
+            raise unwrapped(exc) from None
+        if self._pumping or self.buffered_amount or self.transport.is_closing():
+            return SendStatus.QUEUED
+        return SendStatus.SENT
+
+    def _send_message(self, message: DataLike, text: bool | None, compress: bool | None) -> None:
+        if isinstance(message, str):
+            if text is False:
+                self._engine.send_message(BINARY, message.encode(), compress)
+            else:
+                self._engine.send_message(TEXT, message, compress)
+        elif text:
+            self._engine.send_message(TEXT, bytes(message), compress)
+        else:
+            self._engine.send_message(BINARY, message, compress)
+        self._flush_send()
+
+    def _send_prepared(self, prepared: PreparedMessage) -> None:
+        """Send without waiting, with all else of this turn of the loop. Raises InvalidState when not open; must not be
+        called amid a fragmented message."""
+        self._engine.send_prepared(prepared)
+        if self._engine.output_size < CORK_SIZE:
+            self._flush_later()
+        else:
+            self._settle()
+
+    def _ready(self) -> bool:
+        """Whether a message can be sent and ``send`` would not wait."""
+        return not self._write_paused and self._fragmenting is None and self._opened and self._engine.is_open
+
+
+def send_to_ready(connections: Iterable[Core], prepared: PreparedMessage) -> list[Core]:
+    """Send to those of the connections that can take it; returns the others."""
+    others = []
+    for connection in connections:
+        if connection._ready():
+            connection._send_prepared(prepared)
+        else:
+            others.append(connection)
+    return others
+
+
+def busy(name: str) -> ConcurrencyError:
+    """Somebody receives already."""
+    return ConcurrencyError(f"cannot call {name} while another coroutine is already running recv or recv_streaming")
+
+
+def unwrapped(exc: LocalProtocolError) -> Exception:
+    """A text with lone surrogates is UnicodeEncodeError everywhere in Python."""
+    cause = exc.__cause__
+    return UnicodeEncodeError(*cause.args) if isinstance(cause, UnicodeEncodeError) else exc

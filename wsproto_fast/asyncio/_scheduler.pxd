@@ -1,0 +1,16 @@
+# What all connections of one event loop share.
+
+cdef class Scheduler:
+    cdef object _loop
+    cdef readonly object thread
+    cdef readonly list _heap
+    cdef object _numbers
+    cdef readonly Py_ssize_t _cancelled
+    cdef readonly object _handle
+    cdef double _rings_at
+    cdef list _waiting
+    cdef object __weakref__
+
+    cpdef list call_at(self, double when, object whom)
+    cpdef cancel(self, list entry)
+    cpdef at_turn_end(self, object whom)
