@@ -97,10 +97,12 @@ def missing_extensions() -> list[str]:
 
 def outdated_extensions() -> list[str]:
     """Extensions older than their sources."""
-    codec = DIRECTORY.parent / "ext" / "codec.pyx"
+    written = {"_codec": "codec.pyx", "asyncio/_reactor": "reactor.pyx"}
     outdated = []
-    for module in COMPILED_MODULES:
-        source = codec if module == "_codec" else DIRECTORY / f"{module}.py"
+    for module in (*COMPILED_MODULES, "asyncio/_reactor"):
+        source = DIRECTORY / f"{module}.py"
+        if module in written:
+            source = DIRECTORY.parent / "ext" / written[module]
         for suffix in EXTENSION_SUFFIXES:
             extension = DIRECTORY / f"{module}{suffix}"
             if extension.is_file() and source.is_file() and source.stat().st_mtime > extension.stat().st_mtime:

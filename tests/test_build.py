@@ -14,6 +14,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTENSIONS = {"_codec", "clock", "events", "reader", "writer", "messages", "sender", "connection"}
+if sys.platform == "linux":
+    EXTENSIONS.add("_reactor")
 
 pytestmark = [
     pytest.mark.external,
