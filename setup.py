@@ -22,6 +22,10 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 
+#: Extension modules with a source of their own.
+WRITTEN = {"_codec": "ext/codec.pyx"}
+if sys.platform == "linux":
+    WRITTEN["asyncio._reactor"] = "ext/reactor.pyx"
 #: Modules compiled from their own ``.py``, which their ``.pxd`` augments.
 COMPILED = (
     *("clock", "events", "reader", "writer", "messages", "sender", "connection"),
@@ -55,7 +59,7 @@ NO_EXT = flag("WSPROTO_FAST_NO_EXT") or (sys.implementation.name != "cpython" an
 
 
 def extensions() -> list[Extension]:
-    sources = {"_codec": "ext/codec.pyx", **{name: f"wsproto_fast/{name.replace('.', '/')}.py" for name in COMPILED}}
+    sources = {**WRITTEN, **{name: f"wsproto_fast/{name.replace('.', '/')}.py" for name in COMPILED}}
     headers = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "ext").glob("*.h"))
     return [
         Extension(f"wsproto_fast.{name}", [source], depends=headers, include_dirs=["ext"])
@@ -65,8 +69,9 @@ def extensions() -> list[Extension]:
 
 def remove_extensions(folder: Path) -> None:
     """Remove this interpreter's extensions from a package folder: left behind, they would shadow newer sources."""
-    for name in ("_codec", *COMPILED):
-        (folder / f"{name.replace('.', '/')}{sysconfig.get_config_var('EXT_SUFFIX')}").unlink(missing_ok=True)
+    for name in (*WRITTEN, *COMPILED):
+        path = name.replace(".", "/") + sysconfig.get_config_var("EXT_SUFFIX")
+        (folder / path).unlink(missing_ok=True)
 
 
 class BuildPy(build_py):

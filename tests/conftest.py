@@ -74,7 +74,9 @@ class PureFinder(MetaPathFinder):
                 fullname, base / "__init__.py", submodule_search_locations=[str(base)]
             )
         source = base.with_name(f"{base.name}.py")
-        return importlib.util.spec_from_file_location(fullname, source) if parts and source.is_file() else None
+        if not source.is_file():
+            raise ModuleNotFoundError(f"there is no {fullname} in the pure build", name=fullname)
+        return importlib.util.spec_from_file_location(fullname, source)
 
 
 def load(name: str) -> ModuleType:
@@ -97,10 +99,12 @@ def missing_extensions() -> list[str]:
 
 def outdated_extensions() -> list[str]:
     """Extensions older than their sources."""
-    codec = DIRECTORY.parent / "ext" / "codec.pyx"
+    written = {"_codec": "codec.pyx", "asyncio/_reactor": "reactor.pyx"}
     outdated = []
-    for module in COMPILED_MODULES:
-        source = codec if module == "_codec" else DIRECTORY / f"{module}.py"
+    for module in (*COMPILED_MODULES, *(f"asyncio/_{name}" for name in ("reactor", "scheduler", "waiting", "link", "core"))):
+        source = DIRECTORY / f"{module}.py"
+        if module in written:
+            source = DIRECTORY.parent / "ext" / written[module]
         for suffix in EXTENSION_SUFFIXES:
             extension = DIRECTORY / f"{module}{suffix}"
             if extension.is_file() and source.is_file() and source.stat().st_mtime > extension.stat().st_mtime:

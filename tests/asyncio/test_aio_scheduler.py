@@ -208,8 +208,7 @@ def test_one_ring_for_what_is_due_nearly_together(monkeypatch: pytest.MonkeyPatc
         call_at = loop.call_at
 
         def count(when: float, callback: Any, *arguments: Any, **options: Any) -> Any:
-            rings.append(1)
-            return call_at(when, callback, *arguments, **options)
+            return call_at(when, lambda: (rings.append(1), callback(*arguments)), **options)
 
         monkeypatch.setattr(loop, "call_at", count)
         start = loop.time()

@@ -125,6 +125,7 @@ def test_sent_only_if_nothing_waits() -> None:
         transport.drain()
         assert b"not taken" not in transport.written
         assert connection.try_send(b"taken") is QUEUED
+        await asyncio.sleep(0)
         assert frames(transport.written)[-1] == b"taken"
 
     run(main())

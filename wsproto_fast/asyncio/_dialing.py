@@ -15,6 +15,7 @@ from ..proxy import Proxy, ProxyHandshake, get_proxy, parse_proxy
 from ..uri import WebSocketURI
 from . import _compat
 from ._proxying import connect_http, connect_socks
+from ._transports import open_transport
 
 __all__ = ["Dialer"]
 
@@ -53,10 +54,9 @@ class Dialer:
 
     async def dial(self, uri: WebSocketURI, connection: asyncio.BaseProtocol) -> None:
         """Give ``connection`` a transport to the server. Raises OSError, ProxyError, InvalidProxy and ValueError."""
-        loop = asyncio.get_running_loop()
         arguments = {**self._arguments, **self._tls(uri)}
         if "path" in arguments:
-            await loop.create_unix_connection(lambda: connection, **arguments)
+            await open_transport("create_unix_connection", connection, arguments)
             return
         if arguments.get("sock") is None:
             # Where TCP goes to. TLS and the Host header stay with the URI.
@@ -67,7 +67,7 @@ class Dialer:
                 await self._dial_through(proxy, host, port, connection, self._tls(uri))
                 return
             arguments["host"], arguments["port"] = host, port
-        await loop.create_connection(lambda: connection, **arguments)
+        await open_transport("create_connection", connection, arguments)
 
     async def _dial_through(
         self, proxy: Proxy, host: str, port: int, connection: asyncio.BaseProtocol, tls: dict[str, Any]

@@ -56,7 +56,7 @@ cdef class Link:
     cpdef get_buffer(self, Py_ssize_t sizehint)
     cpdef buffer_updated(self, Py_ssize_t nbytes)
     cpdef bint _reads_in_place(self) except -1
-    cpdef _received(self, bytes data)
+    cpdef _received(self, bytes data, bint direct)
     cpdef _until_lost(self)
     cpdef _feed_spill(self)
     cpdef _open(self, object engine)

@@ -151,14 +151,14 @@ class Link:
             return
         data = bytes(memoryview(self._scratch)[:nbytes])
         self._scratch = None
-        self._received(data)
+        self._received(data, False)
 
     def _reads_in_place(self) -> bool:
         """Whether the reactor is to read into ``get_buffer()``; else it hands what it has read to ``_received``."""
         return self._opened and self._engine.reads_in_place()
 
-    def _received(self, data: bytes) -> None:
-        """As ``buffer_updated``, with the bytes; from the reactor, where no task is running."""
+    def _received(self, data: bytes, direct: bool) -> None:
+        """As ``buffer_updated``, with the bytes. ``direct``: no task is running."""
         if not self._opened:
             self._handshake_received(data)
         elif self._engine.paused and self._engine.read_ahead_full:
@@ -166,7 +166,7 @@ class Link:
         else:
             self._engine.receive_data(data)
             self._sent_at = 0.0
-            self._pump(True)
+            self._pump(direct)
 
     def eof_received(self) -> bool:
         if self._opened:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..constants import CloseCode, Role
-from ..exceptions import ConnectionClosed
+from ..exceptions import ConnectionClosed, InvalidState
 from ..http11 import Request, Response
 from .connection import Connection
 
@@ -57,6 +57,8 @@ class ServerConnection(Connection):
 
     def respond(self, status: int, text: str) -> Response:
         """A plain text response for ``process_request`` and ``process_response`` to return."""
+        if self._opened:
+            raise InvalidState("the opening handshake is over")
         return self._handshake.reject(status, text)
 
     # The opening handshake

@@ -44,6 +44,7 @@ from ._server_connection import (
     ServerConnection,
     maybe_await,
 )
+from ._transports import Listening, listen
 from .broadcast import broadcast
 from .connection import LoggerLike
 
@@ -89,7 +90,7 @@ class Server:
         self._method = method
         self._address = address
         self._options = options
-        self._server: asyncio.Server | None = None
+        self._server: asyncio.Server | Listening | None = None
         #: In which it was started.
         self._thread = 0
         #: Every connection whose transport lives, and every task that handles one.
@@ -166,16 +167,15 @@ class Server:
             self.logger.info("server closed")
             self._closed.set()
 
-    def _started(self) -> asyncio.Server:
+    def _started(self) -> asyncio.Server | Listening:
         if self._server is None:
             raise RuntimeError("the server is not started")
         return self._server
 
     async def _start(self) -> Server:
         if self._server is None:
-            listen = getattr(asyncio.get_running_loop(), self._method)
             new_connection = functools.partial(self._create_connection, self)
-            self._server = await listen(new_connection, **self._address, **self._options)
+            self._server = await listen(self._method, new_connection, {**self._address, **self._options})
             self._thread = get_ident()
             for sock in self._server.sockets:
                 self.logger.info("server listening on %s", _name_of(sock))
