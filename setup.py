@@ -23,7 +23,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 
 #: Extension modules with a source of their own.
-WRITTEN = {"_codec": "ext/codec.pyx"}
+WRITTEN = {"_codec": "ext/codec.pyx", "asyncio._steps": "ext/steps.pyx"}
 if sys.platform == "linux":
     WRITTEN["asyncio._reactor"] = "ext/reactor.pyx"
 #: Modules compiled from their own ``.py``, which their ``.pxd`` augments.

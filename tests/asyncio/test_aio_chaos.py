@@ -435,7 +435,7 @@ class BadServer:
 
 
 async def converse(uri: str, rng: random.Random, who: int) -> None:
-    async with connect(uri + "/good", proxy=None, compression=None) as ws:
+    async with connect(uri + "/good", proxy=None, compression=None, open_timeout=60) as ws:
         for number in range(15):
             message = f"{who}:{number}:" + "x" * rng.choice((0, 50, 130, 400))
             await ws.send(message)

@@ -208,14 +208,15 @@ def test_one_ring_for_what_is_due_nearly_together(monkeypatch: pytest.MonkeyPatc
         call_at = loop.call_at
 
         def count(when: float, callback: Any, *arguments: Any, **options: Any) -> Any:
-            return call_at(when, lambda: (rings.append(1), callback(*arguments)), **options)
+            rings.append(getattr(callback, "__name__", "") == "_ring")
+            return call_at(when, callback, *arguments, **options)
 
         monkeypatch.setattr(loop, "call_at", count)
         start = loop.time()
         for i in range(200):
             scheduler.call_at(start + i / 2000, Caller(calls, i))  # over 100 ms
         await until_called(calls, 200)
-        assert len(rings) <= 0.1 / _scheduler._RESOLUTION + 3
+        assert 1 <= sum(rings) <= 0.1 / _scheduler._RESOLUTION + 3
         assert calls == list(range(200))
 
     run(main())

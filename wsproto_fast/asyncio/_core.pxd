@@ -1,6 +1,7 @@
 # The hot half of a connection.
 cimport cython
 from wsproto_fast.asyncio._link cimport Link
+from wsproto_fast.asyncio._steps cimport Steps
 from wsproto_fast.asyncio._waiting cimport Waiter
 
 cdef int BINARY, TEXT, MESSAGE_COST, NO_BUDGET
@@ -10,19 +11,23 @@ cdef int BURST
 
 
 @cython.freelist(64)
-cdef class Receive:
+cdef class Receive(Steps):
     cdef Core _connection
     cdef object _wanted
     cdef int _state
     cdef object _rest
 
-    cpdef send(self, object value)
-    cdef _step(self)
-    cdef _wait(self)
+    cdef bint step(self) except -1
+    cdef bint _wait(self) except -1
+    cdef bint _end(self) except -1
+    cdef bint _take_other(self, object item) except -1
+    cdef bint _step_rest(self) except -1
+    cdef object _converted(self, object item)
+    cdef object _decode(self)
 
 
 @cython.freelist(64)
-cdef class Send:
+cdef class Send(Steps):
     cdef Core _connection
     cdef object _message
     cdef object _text
@@ -31,7 +36,7 @@ cdef class Send:
     cdef int _state
     cdef object _rest
 
-    cpdef send(self, object value)
+    cdef bint step(self) except -1
 
 
 cdef class Core(Link):
@@ -64,6 +69,7 @@ cdef class Core(Link):
     cpdef _put(self, object item, Py_ssize_t size)
     cpdef _fail(self, object code, object reason)
     cpdef bint _sends_now(self, object message) except -1
+    cdef bint _sent(self, object message, object text, object compress) except -1
     cpdef _send_message(self, object message, object text, object compress)
     cpdef _send_prepared(self, object prepared)
     cpdef bint _ready(self) except -1

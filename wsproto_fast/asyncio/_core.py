@@ -12,7 +12,7 @@ import asyncio
 import collections
 import functools
 import warnings
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from threading import get_ident
 from types import TracebackType
 from typing import Any, Protocol
@@ -24,7 +24,8 @@ from ..events import Fragment, Message
 from ..exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState, LocalProtocolError
 from ..prepared import PreparedMessage
 from ._link import Link
-from ._waiting import Waiter, exception_of
+from ._steps import Steps, exception_of
+from ._waiting import Waiter
 
 __all__ = ["Core", "Item", "Receive", "Watcher", "busy", "send_to_ready", "unwrapped"]
 
@@ -51,7 +52,7 @@ class Watcher(Protocol):
     def _left(self, connection: Any) -> None: ...
 
 
-class Receive:
+class Receive(Steps):
     """The coroutine object of ``recv``: nothing is taken before it is awaited, and nothing when it is cancelled."""
 
     __slots__ = ("_connection", "_rest", "_state", "_wanted")
@@ -62,61 +63,36 @@ class Receive:
         self._state = NEW
         #: Of a message whose frames were asked for: takes the other ones.
         self._rest: Any = None
+        self._value: Any = None
 
-    def __await__(self) -> Receive:
-        return self
-
-    def __iter__(self) -> Receive:
-        return self
-
-    def __next__(self) -> Any:
-        return self.send(None)
-
-    def send(self, value: Any) -> Any:
-        """Go on: gives the future to wait for; at the end raises StopIteration with the message, or what ``recv``
-        raises."""
-        try:
-            if self._rest is None:
-                return self._step()
-            return self._rest.send(value)
-        except ConnectionClosedOK:
-            self._state = OVER
-            if self._wanted is ITERATING:
-                raise StopAsyncIteration from None
-            raise
-        except BaseException:
-            self._state = OVER
-            raise
-
-    def _step(self) -> Any:
+    def step(self) -> bool:
         connection = self._connection
         if self._state == WAITING:
             connection._receiver = None
-        elif self._state == NEW:
+        elif self._rest is not None:
+            return self._step_rest()
+        elif self._state == OVER:
+            raise RuntimeError("cannot reuse already awaited coroutine")
+        else:
+            self._state = OVER  # should it raise
             connection._check_receiving(self._wanted)
             if connection._taken >= TURN:  # a peer whose messages are always there must not keep the loop to itself
                 connection._loop.call_soon(connection._wake, False)
                 return self._wait()
-        else:
-            raise RuntimeError("cannot reuse already awaited coroutine")
-        if not connection._queue:
-            if not connection._ended:
-                return self._wait()
-            if self._wanted is not ARRIVAL:
-                raise connection._closed_error()
-        if self._wanted is ARRIVAL:
-            raise StopIteration
+        if not connection._queue and not connection._ended:
+            return self._wait()
         self._state = OVER
+        if self._wanted is ARRIVAL:
+            return True
+        if not connection._queue:
+            return self._end()
         item = connection._take()
-        if not isinstance(item, (str, bytes)) or not (self._wanted is None or self._wanted is ITERATING):
-            decode = None if self._wanted is ITERATING else self._wanted
-            if isinstance(item, Fragment):
-                self._rest = connection._recv_rest(item, decode)
-                return self._rest.send(None)
-            item = connection._converted(item, decode)
-        raise StopIteration(item)
+        if type(item) is not bytes and type(item) is not str:
+            return self._take_other(item)
+        self._value = item if self._wanted is None or self._wanted is ITERATING else self._converted(item)
+        return True
 
-    def _wait(self) -> Waiter:
+    def _wait(self) -> bool:
         connection = self._connection
         waiter = connection._waiter
         if waiter is None:
@@ -126,7 +102,39 @@ class Receive:
         connection._taken = connection._burst = 0
         connection._receiver = self
         self._state = WAITING
-        return waiter
+        self._value = waiter
+        return False
+
+    def _end(self) -> bool:
+        """There will be no message."""
+        error = self._connection._closed_error()
+        if self._wanted is ITERATING and isinstance(error, ConnectionClosedOK):
+            raise StopAsyncIteration
+        raise error
+
+    def _take_other(self, item: Any) -> bool:
+        """What was asked for in another way than it is taken now."""
+        if isinstance(item, Fragment):
+            self._rest = self._connection._recv_rest(item, self._decode())
+            return self._step_rest()
+        self._value = self._converted(item)
+        return True
+
+    def _step_rest(self) -> bool:
+        try:
+            self._value = self._rest.send(None)
+        except StopIteration as exc:
+            self._value = exc.value
+            return True
+        return False
+
+    def _converted(self, item: str | bytes | Message) -> str | bytes:
+        return self._connection._converted(item, self._decode())
+
+    def _decode(self) -> bool | None:
+        """As ``recv`` was given it."""
+        decode: bool | None = None if self._wanted is ITERATING else self._wanted
+        return decode
 
     def throw(self, typ: Any, val: Any = None, tb: TracebackType | None = None) -> Any:
         """What waits for the message is to be stopped by an exception."""
@@ -144,13 +152,13 @@ class Receive:
             self._rest.close()
 
     def __del__(self) -> None:
-        if self._state == NEW and self._wanted is not ARRIVAL:
-            warnings.warn("coroutine 'Connection.recv' was never awaited", RuntimeWarning, stacklevel=2)
-        elif self._state == WAITING:
+        if self._state == WAITING:
             self.close()
+        elif self._state == NEW and self._wanted is not ARRIVAL:
+            warnings.warn("coroutine 'Connection.recv' was never awaited", RuntimeWarning, stacklevel=2)
 
 
-class Send:
+class Send(Steps):
     """The coroutine object of ``send``: nothing is sent before it is awaited, and as a rule it need not wait then."""
 
     __slots__ = ("_compress", "_connection", "_message", "_rest", "_state", "_text", "_timeout")
@@ -166,35 +174,23 @@ class Send:
         self._state = NEW
         #: What waits, where something must be waited for.
         self._rest: Any = None
+        self._value: Any = None
 
-    def __await__(self) -> Send:
-        return self
-
-    def __iter__(self) -> Send:
-        return self
-
-    def __next__(self) -> Any:
-        return self.send(None)
-
-    def send(self, value: Any) -> Any:
-        """Go on, which as a rule is all: gives the future to wait for, or raises StopIteration at the end, or what
-        ``Connection.send`` raises."""
-        if self._rest is not None:
-            return self._rest.send(value)
-        if self._state != NEW:
-            raise RuntimeError("cannot reuse already awaited coroutine")
-        self._state = OVER
+    def step(self) -> bool:
         connection = self._connection
-        if connection._sends_now(self._message):
-            connection._burst += 1
-            try:
-                connection._send_message(self._message, self._text, self._compress)
-            except (InvalidState, LocalProtocolError, UnicodeEncodeError):
-                connection._burst -= 1  # nothing was sent; that is told by:
-            else:
-                raise StopIteration
-        self._rest = connection._send_slowly(self._message, self._text, self._compress, self._timeout)
-        return self._rest.send(None)
+        if self._rest is None:
+            if self._state != NEW:
+                raise RuntimeError("cannot reuse already awaited coroutine")
+            self._state = OVER
+            if connection._sends_now(self._message) and connection._sent(self._message, self._text, self._compress):
+                connection._burst += 1
+                return True
+            self._rest = connection._send_slowly(self._message, self._text, self._compress, self._timeout)
+        try:
+            self._value = self._rest.send(None)
+        except StopIteration:
+            return True
+        return False
 
     def throw(self, typ: Any, val: Any = None, tb: TracebackType | None = None) -> Any:
         """What waits until it is sent is to be stopped by an exception."""
@@ -212,10 +208,6 @@ class Send:
     def __del__(self) -> None:
         if self._state == NEW:
             warnings.warn("coroutine 'Connection.send' was never awaited", RuntimeWarning, stacklevel=2)
-
-
-Coroutine.register(Receive)
-Coroutine.register(Send)
 
 
 class Core(Link):
@@ -403,6 +395,14 @@ class Core(Link):
             and self._fragmenting is None
             and get_ident() == self._scheduler.thread
         )
+
+    def _sent(self, message: DataLike, text: bool | None, compress: bool | None) -> bool:
+        """Whether it was sent; else ``_send_slowly`` says why not, where it is awaited."""
+        try:
+            self._send_message(message, text, compress)
+        except (InvalidState, LocalProtocolError, UnicodeEncodeError):
+            return False
+        return True
 
     def try_send(self, message: DataLike, *, text: bool | None = None, compress: bool | None = None) -> SendStatus:
         """Send a whole message without waiting: SENT or QUEUED, or FULL, which is false, if ``send`` would wait.

@@ -11,10 +11,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator
 from contextvars import Context
-from types import TracebackType
 from typing import Any
 
-__all__ = ["Waiter", "exception_of"]
+__all__ = ["Waiter"]
 
 PENDING = 0
 FINISHED = 1
@@ -117,12 +116,4 @@ class Waiter:
         self.result()
 
     __iter__ = __await__
-
-
-def exception_of(typ: Any, val: Any, tb: TracebackType | None) -> BaseException:
-    """The exception that the arguments of ``throw`` mean."""
-    exc: BaseException = typ
-    if isinstance(typ, type):
-        exc = val if isinstance(val, BaseException) else typ() if val is None else typ(val)
-    return exc if tb is None else exc.with_traceback(tb)
 

@@ -1,0 +1,84 @@
+"""Coroutine objects that are made of steps: what wsproto_fast/asyncio/_steps.py is, with C slots.
+
+A coroutine that ends by an exception of type StopIteration, as it must in Python and in Cython, costs a microsecond.
+Through the slots am_send and tp_iternext it returns. Those are set here by hand, before any subclass exists.
+"""
+
+from collections.abc import Coroutine
+
+from cpython.ref cimport Py_INCREF, PyObject
+
+cdef extern from "Python.h":
+    void set_exception "PyErr_SetObject"(object type, object value)
+    ctypedef struct PyAsyncMethods:
+        void *am_send
+    ctypedef struct PyTypeObject:
+        PyAsyncMethods *tp_as_async
+        void *tp_iternext
+    void PyType_Modified(PyTypeObject *type)
+    enum:
+        PYGEN_RETURN
+        PYGEN_NEXT
+
+__all__ = ["Steps", "exception_of"]
+
+
+cdef class Steps:
+    """See _steps.py."""
+
+    cdef bint step(self) except -1:
+        raise NotImplementedError
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):  # in place of which there is _next
+        return self.send(None)
+
+    def send(self, value):
+        cdef bint over = self.step()
+        result, self._value = self._value, None
+        if over:
+            raise StopIteration(result)
+        return result
+
+
+cdef PyObject *_taken(Steps steps) noexcept:
+    """A new reference to the value, which is no longer kept."""
+    value = steps._value
+    Py_INCREF(value)
+    steps._value = None
+    return <PyObject *>value
+
+
+cdef int _send(Steps steps, object value, PyObject **result) except -1:
+    cdef bint over = steps.step()
+    result[0] = _taken(steps)
+    return PYGEN_RETURN if over else PYGEN_NEXT
+
+
+cdef PyObject *_next(Steps steps) except? NULL:
+    if not steps.step():
+        return _taken(steps)
+    value = steps._value
+    steps._value = None
+    if value is not None:  # else NULL alone says it
+        set_exception(StopIteration, value)
+    return NULL
+
+
+def exception_of(typ, val, tb):
+    """See _steps.py."""
+    exc = typ
+    if isinstance(typ, type):
+        exc = val if isinstance(val, BaseException) else typ() if val is None else typ(val)
+    return exc if tb is None else exc.with_traceback(tb)
+
+
+(<PyTypeObject *>Steps).tp_as_async.am_send = <void *>_send
+(<PyTypeObject *>Steps).tp_iternext = <void *>_next
+PyType_Modified(<PyTypeObject *>Steps)
+Coroutine.register(Steps)

@@ -1,0 +1,53 @@
+"""Coroutine objects that are made of steps. Knows Python's protocol for coroutines, and nothing else.
+
+The compiled build has another implementation, ``ext/steps.pyx``, which ends without an exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any
+
+__all__ = ["Steps", "exception_of"]
+
+
+class Steps:
+    """The base of coroutine objects. ``step`` goes on, and says whether that was all; then ``_value`` is what the
+    coroutine returns, else the future to wait for. It raises what the coroutine raises. Subclasses have ``throw`` and
+    ``close``, too."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self) -> None:
+        self._value: Any = None
+
+    def step(self) -> bool:
+        raise NotImplementedError
+
+    def __await__(self) -> Steps:
+        return self
+
+    def __iter__(self) -> Steps:
+        return self
+
+    def __next__(self) -> Any:
+        return self.send(None)
+
+    def send(self, value: Any) -> Any:
+        over = self.step()
+        result, self._value = self._value, None
+        if over:
+            raise StopIteration(result)
+        return result
+
+
+def exception_of(typ: Any, val: Any, tb: TracebackType | None) -> BaseException:
+    """The exception that the arguments of ``throw`` mean."""
+    exc: BaseException = typ
+    if isinstance(typ, type):
+        exc = val if isinstance(val, BaseException) else typ() if val is None else typ(val)
+    return exc if tb is None else exc.with_traceback(tb)
+
+
+Coroutine.register(Steps)
