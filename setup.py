@@ -23,13 +23,13 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 
 #: Extension modules with a source of their own.
-WRITTEN = {"_codec": "ext/codec.pyx", "asyncio._steps": "ext/steps.pyx"}
+WRITTEN = {"_codec": "ext/codec.pyx", "asyncio._native": "ext/native.pyx"}
 if sys.platform == "linux":
     WRITTEN["asyncio._reactor"] = "ext/reactor.pyx"
 #: Modules compiled from their own ``.py``, which their ``.pxd`` augments.
 COMPILED = (
     *("clock", "events", "reader", "writer", "messages", "sender", "connection"),
-    *("asyncio._scheduler", "asyncio._waiting", "asyncio._link", "asyncio._core"),
+    *("asyncio._scheduler", "asyncio._link", "asyncio._core"),
 )
 
 DIRECTIVES = {

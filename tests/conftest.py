@@ -99,9 +99,9 @@ def missing_extensions() -> list[str]:
 
 def outdated_extensions() -> list[str]:
     """Extensions older than their sources."""
-    written = {"_codec": "codec.pyx", "asyncio/_reactor": "reactor.pyx", "asyncio/_steps": "steps.pyx"}
+    written = {"_codec": "codec.pyx", "asyncio/_reactor": "reactor.pyx", "asyncio/_native": "native.pyx"}
     outdated = []
-    for module in (*COMPILED_MODULES, *(f"asyncio/_{name}" for name in ("reactor", "steps", "scheduler", "waiting", "link", "core"))):
+    for module in (*COMPILED_MODULES, *(f"asyncio/_{name}" for name in ("reactor", "native", "scheduler", "link", "core"))):
         source = DIRECTORY / f"{module}.py"
         if module in written:
             source = DIRECTORY.parent / "ext" / written[module]

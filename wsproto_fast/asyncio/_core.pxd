@@ -1,8 +1,7 @@
 # The hot half of a connection.
 cimport cython
 from wsproto_fast.asyncio._link cimport Link
-from wsproto_fast.asyncio._steps cimport Steps
-from wsproto_fast.asyncio._waiting cimport Waiter
+from wsproto_fast.asyncio._native cimport Steps, get_ident, run_in
 
 cdef int BINARY, TEXT, MESSAGE_COST, NO_BUDGET
 cdef int NEW, WAITING, OVER
@@ -10,7 +9,6 @@ cdef Py_ssize_t CORK_SIZE, TURN
 cdef int BURST
 
 
-@cython.freelist(64)
 cdef class Receive(Steps):
     cdef Core _connection
     cdef object _wanted
@@ -26,7 +24,10 @@ cdef class Receive(Steps):
     cdef object _decode(self)
 
 
-@cython.freelist(64)
+@cython.locals(coroutine=Receive)
+cdef Receive _new_receive(Core connection, object wanted)
+
+
 cdef class Send(Steps):
     cdef Core _connection
     cdef object _message
@@ -39,13 +40,17 @@ cdef class Send(Steps):
     cdef bint step(self) except -1
 
 
+@cython.locals(coroutine=Send)
+cdef Send _new_send(Core connection, object message, object text, object compress, object timeout)
+
+
 cdef class Core(Link):
     # receiving
     cdef public object _queue
     cdef public Py_ssize_t _queue_bytes
     cdef public Py_ssize_t _taken
     cdef public Receive _receiver
-    cdef Waiter _waiter
+    cdef object _waiter
     cdef public bint _paused
     cdef public bint _abandoned
     cdef public bint _streaming

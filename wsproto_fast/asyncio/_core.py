@@ -13,7 +13,6 @@ import collections
 import functools
 import warnings
 from collections.abc import Iterable
-from threading import get_ident
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -24,8 +23,7 @@ from ..events import Fragment, Message
 from ..exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState, LocalProtocolError
 from ..prepared import PreparedMessage
 from ._link import Link
-from ._steps import Steps, exception_of
-from ._waiting import Waiter
+from ._native import Steps, exception_of, get_ident, run_in
 
 __all__ = ["Core", "Item", "Receive", "Watcher", "busy", "send_to_ready", "unwrapped"]
 
@@ -57,13 +55,11 @@ class Receive(Steps):
 
     __slots__ = ("_connection", "_rest", "_state", "_wanted")
 
-    def __init__(self, connection: Core, wanted: Any) -> None:
-        self._connection = connection
-        self._wanted = wanted
-        self._state = NEW
-        #: Of a message whose frames were asked for: takes the other ones.
-        self._rest: Any = None
-        self._value: Any = None
+    _connection: Core
+    _wanted: Any
+    _state: int
+    #: Of a message whose frames were asked for: takes the other ones.
+    _rest: Any
 
     def step(self) -> bool:
         connection = self._connection
@@ -95,10 +91,9 @@ class Receive(Steps):
     def _wait(self) -> bool:
         connection = self._connection
         waiter = connection._waiter
-        if waiter is None:
-            waiter = connection._waiter = Waiter(connection._loop)
-        else:
-            waiter.arm()
+        if waiter is None or waiter.done():
+            waiter = connection._waiter = connection._loop.create_future()
+        waiter._asyncio_future_blocking = True  # how asyncio knows that a coroutine which yields this waits for it
         connection._taken = connection._burst = 0
         connection._receiver = self
         self._state = WAITING
@@ -158,23 +153,28 @@ class Receive(Steps):
             warnings.warn("coroutine 'Connection.recv' was never awaited", RuntimeWarning, stacklevel=2)
 
 
+def _new_receive(connection: Core, wanted: Any) -> Receive:
+    coroutine = Receive.__new__(Receive)
+    coroutine._connection = connection
+    coroutine._wanted = wanted
+    coroutine._state = NEW
+    coroutine._rest = coroutine._value = None
+    return coroutine
+
+
 class Send(Steps):
     """The coroutine object of ``send``: nothing is sent before it is awaited, and as a rule it need not wait then."""
 
     __slots__ = ("_compress", "_connection", "_message", "_rest", "_state", "_text", "_timeout")
 
-    def __init__(
-        self, connection: Core, message: Any, text: bool | None, compress: bool | None, timeout: float | None
-    ) -> None:
-        self._connection = connection
-        self._message = message
-        self._text = text
-        self._compress = compress
-        self._timeout = timeout
-        self._state = NEW
-        #: What waits, where something must be waited for.
-        self._rest: Any = None
-        self._value: Any = None
+    _connection: Core
+    _message: Any
+    _text: bool | None
+    _compress: bool | None
+    _timeout: float | None
+    _state: int
+    #: What waits, where something must be waited for.
+    _rest: Any
 
     def step(self) -> bool:
         connection = self._connection
@@ -210,6 +210,20 @@ class Send(Steps):
             warnings.warn("coroutine 'Connection.send' was never awaited", RuntimeWarning, stacklevel=2)
 
 
+def _new_send(
+    connection: Core, message: Any, text: bool | None, compress: bool | None, timeout: float | None
+) -> Send:
+    coroutine = Send.__new__(Send)
+    coroutine._connection = connection
+    coroutine._message = message
+    coroutine._text = text
+    coroutine._compress = compress
+    coroutine._timeout = timeout
+    coroutine._state = NEW
+    coroutine._rest = coroutine._value = None
+    return coroutine
+
+
 class Core(Link):
     """The hot half of a connection."""
 
@@ -229,7 +243,7 @@ class Core(Link):
         self._abandoned = False
         #: What waits for a message, and the future that its task waits with.
         self._receiver: Receive | None = None
-        self._waiter: Waiter | None = None
+        self._waiter: Any = None
         #: recv_streaming is in the middle of a message, or waits for one.
         self._streaming = False
         #: All that was received has been delivered, or the transport is gone.
@@ -278,7 +292,7 @@ class Core(Link):
 
     def __anext__(self) -> Any:
         if self._recv_is_ours:
-            return Receive(self, ITERATING)
+            return _new_receive(self, ITERATING)
         return self._recv_next()
 
     def recv(self, decode: bool | None = None) -> Any:
@@ -287,11 +301,11 @@ class Core(Link):
         Cancelling it loses nothing. Raises ConnectionClosed, and ConcurrencyError while another task is in it or where
         messages go to ``on_message``.
         """
-        return Receive(self, decode)
+        return _new_receive(self, decode)
 
     def _arrival(self) -> Any:
         """Wait until there is something in the queue, or will be nothing any more. Cancelling it loses nothing."""
-        return Receive(self, ARRIVAL)
+        return _new_receive(self, ARRIVAL)
 
     def _check_receiving(self, wanted: Any) -> None:
         """Raise what keeps a task from waiting for messages."""
@@ -356,8 +370,19 @@ class Core(Link):
         return self._receiver is not None and (len(self._queue) != 0 or self._ended)
 
     def _wake(self, direct: bool) -> None:
-        if self._waiter is not None:
-            self._waiter.wake(direct)
+        """A task goes on, as a rule, in the next turn of the loop after its future is done. Ours is called back now:
+        that saves the turn, and the future, which can be waited for again."""
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            return
+        if direct:
+            callbacks = waiter._callbacks  # of asyncio.Future, in each of its implementations
+            if callbacks is not None and len(callbacks) == 1:
+                callback, context = callbacks[0]
+                waiter.remove_done_callback(callback)
+                run_in(context, callback, self._scheduler.done)
+                return
+        waiter.set_result(None)
 
     def _more_received(self) -> bool:
         return len(self._queue) != 0
@@ -382,7 +407,7 @@ class Core(Link):
 
         Raises ConnectionClosed; TypeError, for a dict too; UnicodeEncodeError when the text has lone surrogates.
         """
-        return Send(self, message, text, compress, timeout)
+        return _new_send(self, message, text, compress, timeout)
 
     def _sends_now(self, message: Any) -> bool:
         """Whether ``send`` need not wait for anything; it may still raise."""
@@ -443,7 +468,7 @@ class Core(Link):
         """Send without waiting, with all else of this turn of the loop. Raises InvalidState when not open; must not be
         called amid a fragmented message."""
         self._engine.send_prepared(prepared)
-        if self._engine.output_size < CORK_SIZE:
+        if self._engine._writer.size < CORK_SIZE:
             self._flush_later()
         else:
             self._settle()

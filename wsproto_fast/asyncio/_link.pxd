@@ -1,5 +1,6 @@
 # Between a transport and an engine.
 cimport cython
+from wsproto_fast.asyncio._native cimport get_ident, monotonic
 from wsproto_fast.asyncio._scheduler cimport Scheduler
 from wsproto_fast.connection cimport Connection as Engine
 

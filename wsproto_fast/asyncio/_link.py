@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from threading import get_ident
-from time import monotonic
 from typing import cast
 
 from .._settings import Settings
@@ -19,6 +17,7 @@ from ..constants import CORK_SIZE, NO_BUDGET, CloseTransport
 from ..events import Event
 from ..exceptions import InvalidState
 from . import _compat
+from ._native import get_ident, monotonic
 from ._scheduler import Entry, scheduler_of
 
 __all__ = ["Link"]
@@ -248,7 +247,7 @@ class Link:
     def _settle(self) -> None:
         """Do what the engine asks for: write, end the transport, read or not, look at the clock."""
         engine = self._engine
-        if not self._waking or engine.output_size >= CORK_SIZE:
+        if not self._waking or engine._writer.size >= CORK_SIZE:
             self._flush()
         if engine.close_transport is not self._close_transport:
             self._obey(engine.close_transport)
@@ -289,7 +288,7 @@ class Link:
         Replies to messages of one read leave together, when the last one is there or at the end of this turn of the
         loop; so does what a block of ``cork`` or a callback sends, and what is sent right after something else.
         """
-        if self._engine.output_size < CORK_SIZE:
+        if self._engine._writer.size < CORK_SIZE:
             if self._pumping:
                 return
             if self._corks or self._more_received() or self._sent_right_before():

@@ -1,8 +1,10 @@
 # What all connections of one event loop share.
+from wsproto_fast.asyncio._native cimport get_ident
 
 cdef class Scheduler:
     cdef object _loop
-    cdef readonly object thread
+    cdef readonly unsigned long thread
+    cdef readonly object done
     cdef readonly list _heap
     cdef object _numbers
     cdef readonly Py_ssize_t _cancelled

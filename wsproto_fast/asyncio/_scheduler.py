@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-import threading
 import weakref
 from typing import Any, Protocol
+
+from ._native import get_ident
 
 __all__ = ["Scheduler", "scheduler_of"]
 
@@ -41,13 +42,16 @@ class Scheduler:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         #: The one that the loop runs in: what belongs to it must be called there.
-        self.thread = threading.get_ident()
+        self.thread: int = get_ident()
         self._heap: list[Entry] = []
         self._numbers = itertools.count()
         self._cancelled = 0
         self._handle: asyncio.Handle | None = None
         self._rings_at = 0.0
         self._waiting: list[Scheduled] = []
+        #: What tasks that are woken directly are called back with, in place of the future that they wait for.
+        self.done: asyncio.Future[None] = loop.create_future()
+        self.done.set_result(None)
 
     # The timer
 

@@ -1,4 +1,4 @@
-"""Coroutine objects that are made of steps: what wsproto_fast/asyncio/_steps.py is, with C slots.
+"""What wsproto_fast/asyncio/_native.py is, with C's means.
 
 A coroutine that ends by an exception of type StopIteration, as it must in Python and in Cython, costs a microsecond.
 Through the slots am_send and tp_iternext it returns. Those are set here by hand, before any subclass exists.
@@ -6,7 +6,16 @@ Through the slots am_send and tp_iternext it returns. Those are set here by hand
 
 from collections.abc import Coroutine
 
+from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
+from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_INCREF, PyObject
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(int clock, timespec *now)
+    const int CLOCK_MONOTONIC
 
 cdef extern from "Python.h":
     void set_exception "PyErr_SetObject"(object type, object value)
@@ -20,11 +29,11 @@ cdef extern from "Python.h":
         PYGEN_RETURN
         PYGEN_NEXT
 
-__all__ = ["Steps", "exception_of"]
+__all__ = ["Steps", "exception_of", "get_ident", "monotonic", "run_in"]
 
 
 cdef class Steps:
-    """See _steps.py."""
+    """See _native.py."""
 
     cdef bint step(self) except -1:
         raise NotImplementedError
@@ -71,11 +80,31 @@ cdef PyObject *_next(Steps steps) except? NULL:
 
 
 def exception_of(typ, val, tb):
-    """See _steps.py."""
+    """See _native.py."""
     exc = typ
     if isinstance(typ, type):
         exc = val if isinstance(val, BaseException) else typ() if val is None else typ(val)
     return exc if tb is None else exc.with_traceback(tb)
+
+
+cpdef unsigned long get_ident() noexcept:
+    return <unsigned long>PyThread_get_thread_ident()
+
+
+cpdef double monotonic() noexcept:
+    """time.monotonic(), or a clock of the same kind."""
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return now.tv_sec + now.tv_nsec * 1e-9
+
+
+cpdef run_in(object context, object callback, object argument):
+    """See _native.py."""
+    PyContext_Enter(context)
+    try:
+        callback(argument)
+    finally:
+        PyContext_Exit(context)
 
 
 (<PyTypeObject *>Steps).tp_as_async.am_send = <void *>_send
