@@ -124,8 +124,35 @@ class ServerRules:
         self.limits = limits
         self._agreements: dict[str, Agreement | None] = {}
 
-    def agreement(self, offers: str) -> Agreement | None:
-        """Our answer to a value of Sec-WebSocket-Extensions, if any. Raises InvalidHeaderFormat."""
+    def acceptance(
+        self, key: str, agreement: Agreement | None, subprotocol: str | None, added: Headers | None = None
+    ) -> Response:
+        """The 101 (RFC 6455 4.2.2)."""
+        items = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept_key(key))]
+        if agreement is not None:
+            items.append(("Sec-WebSocket-Extensions", agreement[1]))
+        if subprotocol is not None:
+            items.append(("Sec-WebSocket-Protocol", subprotocol))
+        if added is not None:
+            items += added.raw_items()
+        if self.server_header is not None and (added is None or "Server" not in added):
+            items.append(("Server", self.server_header))
+        return Response(101, "Switching Protocols", Headers.of(items))
+
+    def repeat(self, head: bytes, subprotocol: str | None) -> tuple[Request, Response]:
+        """A request that was accepted, and what ``accept`` answered then, from the request's ``head``."""
+        request = RequestParser(self.limits).feed(head)
+        assert request is not None
+        key = request.headers["Sec-WebSocket-Key"]
+        return request, self.acceptance(key, self.agreement_with(request.headers), subprotocol)
+
+    def agreement_with(self, headers: Headers) -> Agreement | None:
+        """Our answer to a client's extensions, if any. Raises InvalidHeaderFormat."""
+        # RFC 6455 11.3.2: several headers are one list
+        offers = ", ".join(headers.get_all("Sec-WebSocket-Extensions"))
+        return self._agreement(offers) if "Sec-WebSocket-Extensions" in headers else None
+
+    def _agreement(self, offers: str) -> Agreement | None:
         if offers in self._agreements:
             return self._agreements[offers]
         extensions = parse_extensions(offers)
@@ -259,20 +286,12 @@ class ServerHandshake(_Handshake):
         if subprotocol is not None and subprotocol not in self.offered_subprotocols:
             raise ValueError(f"subprotocol was not offered: {subprotocol!r}")
         self.subprotocol = subprotocol
-        items = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept_key(self._key))]
         rules = self._rules
         self.deflate = self.extensions_header = None
         if self._agreement is not None and rules.deflate is not None:
             parameters, self.extensions_header = self._agreement
             self.deflate = PerMessageDeflate(Role.SERVER, parameters, rules.deflate)
-            items.append(("Sec-WebSocket-Extensions", self.extensions_header))
-        if subprotocol is not None:
-            items.append(("Sec-WebSocket-Protocol", subprotocol))
-        if added is not None:
-            items += added.raw_items()
-        if rules.server_header is not None and (added is None or "Server" not in added):
-            items.append(("Server", rules.server_header))
-        return Response(101, "Switching Protocols", Headers.of(items))
+        return rules.acceptance(self._key, self._agreement, subprotocol, added)
 
     def reject(self, status: int, body: str | bytes = "", headers: HeadersLike | None = None) -> Response:
         """A plain HTTP answer. Send it with ``send_response``; the transport is closed after it.
@@ -310,6 +329,11 @@ class ServerHandshake(_Handshake):
         self.done = True
 
     @property
+    def head(self) -> bytes:
+        """The request's head as it came."""
+        return self._parser.head
+
+    @property
     def trailing_data(self) -> bytes:
         """What the client sent behind its request: frames, but only once 101 is sent (RFC 6455 4.2.2)."""
         return bytes(self._early_data) if self.accepted else b""
@@ -339,11 +363,10 @@ class ServerHandshake(_Handshake):
         if not is_key(self._key):
             raise InvalidHeaderValue("Sec-WebSocket-Key", self._key)
         self._check_origin(headers)
-        # RFC 6455 11.3.2 and 11.3.4: several headers are one list
+        # RFC 6455 11.3.4: several headers are one list
         if "Sec-WebSocket-Protocol" in headers:
             self.offered_subprotocols = parse_subprotocols(", ".join(headers.get_all("Sec-WebSocket-Protocol")))
-        if "Sec-WebSocket-Extensions" in headers:
-            self._agreement = self._rules.agreement(", ".join(headers.get_all("Sec-WebSocket-Extensions")))
+        self._agreement = self._rules.agreement_with(headers)
 
     def _check_origin(self, headers: Headers) -> None:
         # RFC 6454 7.3: not more than one

@@ -376,6 +376,11 @@ class _HeadParser:
         return _invalid_message(self._what, EOFError(f"connection closed while reading HTTP {part}"))
 
     @property
+    def head(self) -> bytes:
+        """What was fed up to the end of the head. Meaningful for a RequestParser that has returned its result."""
+        return bytes(memoryview(self._buffer)[: self._line_start])
+
+    @property
     def trailing_data(self) -> bytes:
         """What was fed behind the head. Only meaningful once the parser has returned its result."""
         return bytes(memoryview(self._buffer)[self._line_start :])
