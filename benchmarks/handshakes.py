@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
 import socket
 import statistics
 import subprocess
@@ -114,7 +113,7 @@ def main() -> None:
         servers = {name: stack.enter_context(running(name)) for name in SERVERS}
         for label, request in REQUESTS.items():
             costs: dict[str, list[float]] = {name: [] for name in SERVERS}
-            for pid, port in servers.values():
+            for _, port in servers.values():
                 connect_and_close(port, request, 10 * AT_ONCE)  # what is made once is there
             for _ in range(options.rounds):
                 for name, (pid, port) in servers.items():
@@ -122,7 +121,7 @@ def main() -> None:
                     connect_and_close(port, request, options.connections)
                     costs[name].append((cpu_of(pid) - before) / options.connections / 1000)
             for name in SERVERS:
-                ratio = statistics.median([theirs / ours for ours, theirs in zip(costs[name], costs[THEIRS], strict=True)])
+                ratio = statistics.median([theirs / its for its, theirs in zip(costs[name], costs[THEIRS], strict=True)])
                 print(f"{label:8} {name:26} {statistics.median(costs[name]):8.1f}  websockets / it {ratio:5.2f}")
 
 

@@ -126,7 +126,8 @@ class Headers(MutableMapping[str, str]):
             del self._wire
             return self._list
         if name == "_dict":
-            self._dict = index = {}
+            index: dict[str, list[str]] = {}
+            self._dict = index
             for key, value in self._list:
                 key = key.lower()
                 if key in index:

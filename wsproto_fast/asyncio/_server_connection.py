@@ -6,8 +6,6 @@ Knows tasks and the open deadline; what is answered is ``ServerHandshake``'s, an
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +29,6 @@ SelectSubprotocol = Callable[["ServerConnection", Sequence[str]], str | None]
 _LINGER = 10.0
 #: How long a client that has connected to a server that closes may take to send its request.
 _LAST_CALL = 0.5
-_TASKS_TAKE_CONTEXT = sys.version_info >= (3, 11)
 
 
 class ServerConnection(Connection):
@@ -155,8 +152,7 @@ class ServerConnection(Connection):
         except Exception:  # of select_subprotocol
             response = self._failure()
         if self._answer(response) and server._handler is not None:
-            # A coroutine around the handler's own would cost an idle connection 240 bytes.
-            self._start(server._handler(self) if server._handler_is_async else self._handle(server._handler))
+            self._start(self._handle(server._handler))
 
     async def _negotiate(self) -> None:
         try:
@@ -165,7 +161,7 @@ class ServerConnection(Connection):
             response = self._failure()
         handler = self.server._handler
         if self._answer(response) and handler is not None:
-            await handler(self)
+            await self._handle(handler)
 
     async def _ask(self) -> Response:
         """What the hooks want to answer."""
@@ -248,39 +244,32 @@ class ServerConnection(Connection):
     # The handler
 
     async def _handle(self, handler: Handler) -> None:
-        await handler(self)
+        code = CloseCode.INTERNAL_ERROR
+        try:
+            await handler(self)
+            code = CloseCode.NORMAL_CLOSURE
+        except ConnectionClosed as exc:
+            self.logger.info("connection closed while its handler ran: %s", exc)
+        except asyncio.CancelledError:
+            self._abandon()
+            await self.close(code)  # cancelled again it drops the transport
+            raise
+        except Exception:
+            self.logger.error("connection handler failed", exc_info=True)
+        finally:
+            self._abandon()
+            self._begin_close(code, "")  # its own deadline ends it, with no task of ours
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        if _TASKS_TAKE_CONTEXT and self._loop.get_task_factory() is None:
-            # What tasks do by themselves. But this way the end of the handler is logged with its context variables.
-            context = contextvars.copy_context()
-            self._task = self._loop.create_task(coroutine, context=context)
-            self._task.add_done_callback(self._on_task_done, context=context)
-        else:
-            self._task = self._loop.create_task(coroutine)
-            self._task.add_done_callback(self._on_task_done)
+        self._task = self._loop.create_task(coroutine)
+        self._task.add_done_callback(self._on_task_done, context=self.server._context)
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._task = None
-        if self._opened:
-            self._end(task)
-        elif task.cancelled():
+        if task.cancelled():
             self.transport.abort()
         if self._lost.done():
             self._forget()
-
-    def _end(self, task: asyncio.Task[None]) -> None:
-        """The handler has returned, failed or was cancelled: close the connection."""
-        code = CloseCode.INTERNAL_ERROR
-        error = None if task.cancelled() else task.exception()
-        if error is None and not task.cancelled():
-            code = CloseCode.NORMAL_CLOSURE
-        elif isinstance(error, ConnectionClosed):
-            self.logger.info("connection closed while its handler ran: %s", error)
-        elif isinstance(error, Exception):
-            self.logger.error("connection handler failed", exc_info=error)
-        self._abandon()
-        self._begin_close(code, "")
 
     # The end
 

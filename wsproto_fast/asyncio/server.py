@@ -6,8 +6,8 @@ Knows listening, who is connected and how to end them all; what happens on a con
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
-import inspect
 import json as json_module
 import logging
 import os
@@ -86,7 +86,6 @@ class Server:
         self._settings = settings
         #: Nobody in this program has seen a connection's request or response before it is open.
         self._head_is_enough = not (process_request or process_response or select_subprotocol or settings.observer)
-        self._handler_is_async = inspect.iscoroutinefunction(handler)
         self._create_connection = create_connection
         #: How to listen: a method of the loop, its arguments for the address, and the other ones.
         self._method = method
@@ -99,6 +98,8 @@ class Server:
         self._alive: set[ServerConnection] = set()
         self._closing = False
         self._closed = asyncio.Event()
+        #: In which we learn that a task is done: a copy for each would cost each connection 64 bytes.
+        self._context = contextvars.copy_context()
 
     @property
     def connections(self) -> set[ServerConnection]:
