@@ -121,7 +121,8 @@ def main() -> None:
                     connect_and_close(port, request, options.connections)
                     costs[name].append((cpu_of(pid) - before) / options.connections / 1000)
             for name in SERVERS:
-                ratio = statistics.median([theirs / its for its, theirs in zip(costs[name], costs[THEIRS], strict=True)])
+                ratios = [theirs / its for its, theirs in zip(costs[name], costs[THEIRS], strict=True)]
+                ratio = statistics.median(ratios)
                 print(f"{label:8} {name:26} {statistics.median(costs[name]):8.1f}  websockets / it {ratio:5.2f}")
 
 

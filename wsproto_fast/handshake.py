@@ -149,8 +149,8 @@ class ServerRules:
     def agreement_with(self, headers: Headers) -> Agreement | None:
         """Our answer to a client's extensions, if any. Raises InvalidHeaderFormat."""
         # RFC 6455 11.3.2: several headers are one list
-        offers = ", ".join(headers.get_all("Sec-WebSocket-Extensions"))
-        return self._agreement(offers) if "Sec-WebSocket-Extensions" in headers else None
+        offers = headers.look_up("sec-websocket-extensions")
+        return self._agreement(", ".join(offers)) if offers else None
 
     def _agreement(self, offers: str) -> Agreement | None:
         if offers in self._agreements:
@@ -317,9 +317,9 @@ class ServerHandshake(_Handshake):
             response = self._refuse(self.error)
         if response.status_code == 101:
             wire = response.serialize()
-            if response.headers.get_all("Sec-WebSocket-Extensions") != [self.extensions_header]:
+            if response.headers.look_up("sec-websocket-extensions") != [self.extensions_header]:
                 self.deflate = self.extensions_header = None
-            self.subprotocol = ", ".join(response.headers.get_all("Sec-WebSocket-Protocol")) or None
+            self.subprotocol = ", ".join(response.headers.look_up("sec-websocket-protocol")) or None
         else:
             wire = self._serialize_refusal(response)
             self._early_data = b""
@@ -364,8 +364,9 @@ class ServerHandshake(_Handshake):
             raise InvalidHeaderValue("Sec-WebSocket-Key", self._key)
         self._check_origin(headers)
         # RFC 6455 11.3.4: several headers are one list
-        if "Sec-WebSocket-Protocol" in headers:
-            self.offered_subprotocols = parse_subprotocols(", ".join(headers.get_all("Sec-WebSocket-Protocol")))
+        offered = headers.look_up("sec-websocket-protocol")
+        if offered:
+            self.offered_subprotocols = parse_subprotocols(", ".join(offered))
         self._agreement = self._rules.agreement_with(headers)
 
     def _check_origin(self, headers: Headers) -> None:

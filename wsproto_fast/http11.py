@@ -6,7 +6,7 @@ Knows lines, headers, framing and their limits; knows nothing of WebSocket, sock
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -126,15 +126,8 @@ class Headers(MutableMapping[str, str]):
             del self._wire
             return self._list
         if name == "_dict":
-            index: dict[str, list[str]] = {}
-            self._dict = index
-            for key, value in self._list:
-                key = key.lower()
-                if key in index:
-                    index[key].append(value)
-                else:
-                    index[key] = [value]
-            return index
+            self._dict = _index(self._list)
+            return self._dict
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def copy(self) -> Headers:
@@ -186,6 +179,10 @@ class Headers(MutableMapping[str, str]):
         """All values of a header, oldest first, perhaps none."""
         return self._dict.get(name.lower(), [])[:]
 
+    def look_up(self, key: str) -> Sequence[str]:
+        """``get_all`` for a name in lower case. Not to be changed."""
+        return self._dict.get(key, ())
+
     def raw_items(self) -> Iterator[tuple[str, str]]:
         """All ``(name, value)`` pairs, names as they were written."""
         return iter(self._list)
@@ -194,6 +191,17 @@ class Headers(MutableMapping[str, str]):
         """Append a header without looking at it: only for what is known to be legal."""
         self._dict.setdefault(name.lower(), []).append(value)
         self._list.append((name, value))
+
+
+def _index(items: list[tuple[str, str]]) -> dict[str, list[str]]:
+    index: dict[str, list[str]] = {}
+    for name, value in items:
+        key = name.lower()
+        if key in index:
+            index[key].append(value)
+        else:
+            index[key] = [value]
+    return index
 
 
 HeadersLike = Headers | Mapping[str, str] | Iterable[tuple[str, str]] | _KeysAndGetItem
@@ -246,15 +254,15 @@ def check_request(request: Request) -> None:
     or a malformed one (RFC 9112 3.2), or announces a body: none of the requests we answer has one, and what follows a
     head that two parties read differently is request smuggling (RFC 9112 11.2).
     """
-    headers = request.headers._dict
-    hosts = headers.get("host", ())
+    headers = request.headers
+    hosts = headers.look_up("host")
     if len(hosts) != 1 and (hosts or request.protocol != "HTTP/1.0"):
         raise _invalid_message("request", f"expected one Host header; got {len(hosts)}")
     if hosts and _is_host(hosts[0]) is None:
         raise _invalid_message("request", f"invalid Host header: {_quote(hosts[0])}")
-    if "transfer-encoding" in headers:
+    if headers.look_up("transfer-encoding"):
         raise _invalid_message("request", "a request body is not supported; got Transfer-Encoding")
-    if set(headers.get("content-length", ())) - {"0"}:
+    if any(length != "0" for length in headers.look_up("content-length")):
         raise _invalid_message("request", "a request body is not supported; got Content-Length")
 
 

@@ -90,6 +90,7 @@ class ServerConnection(Connection):
         self.server._alive.add(self)
         if self._open_by is not None:
             self._call_at(self._open_by)
+            self._open_by = None
         if self.server._closing:
             self._shut_out()
 
