@@ -665,6 +665,7 @@ def test_time_is_linear(parser: Any, start: bytes) -> None:
         (b"A:1\r\n", [("A", "1")]),
         (b"A:\r\nB: \r\nC:  \r\n", [("A", ""), ("B", ""), ("C", "")]),
         (b"A:  1\r\n", [("A", "1")]),
+        (b"A: 1 \r\n", [("A", "1")]),
         (b"A: 1 \r\nB: 2\t\r\n", [("A", "1"), ("B", "2")]),
         (b"A: \t1\r\nB:\t2\r\n", [("A", "1"), ("B", "2")]),
         (b"A: 1\t2\r\n", [("A", "1\t2")]),
