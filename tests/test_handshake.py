@@ -44,6 +44,7 @@ from wsproto_fast.exceptions import (
 from wsproto_fast.handshake import (
     ClientHandshake,
     ServerHandshake,
+    ServerRules,
     accept_key,
     generate_key,
     parse_extensions,
@@ -1223,3 +1224,85 @@ def test_the_corpus_of_the_fuzzer() -> None:
     assert corpus
     for path in corpus:
         module.one_input(path.read_bytes())
+
+
+# What the handshakes of one server share
+
+
+def test_rules_are_checked_once() -> None:
+    for settings in ({"subprotocols": ["no token"]}, {"server_header": "a\r\nb"}):
+        with pytest.raises(ValueError):
+            ServerRules(**settings)
+    with pytest.raises(TypeError):
+        ServerRules(origins="http://o")
+
+
+def test_handshakes_under_the_same_rules_are_independent() -> None:
+    rules = ServerRules(subprotocols=["chat"], server_header="ours")
+    deflate = "permessage-deflate; client_max_window_bits"
+    one, two, three = (ServerHandshake.under(rules) for _ in range(3))
+    one.receive_data(request(Sec_WebSocket_Protocol="chat", Sec_WebSocket_Extensions=deflate))
+    two.receive_data(request(Sec_WebSocket_Protocol="chat, x", Sec_WebSocket_Extensions=deflate))
+    three.receive_data(request())
+    for server in (one, two, three):
+        server.send_response(server.accept())
+    assert (one.accepted, two.accepted, three.accepted) == (True, True, False)
+    assert one.data_to_send() == two.data_to_send() != []
+    assert one.deflate is not None
+    assert two.deflate is not None
+    assert one.deflate is not two.deflate
+    assert one.deflate.parameters is two.deflate.parameters  # idle connections: shared
+    assert (one.offered_subprotocols, two.offered_subprotocols) == (["chat"], ["chat", "x"])
+    assert three.offered_subprotocols == []
+    assert three.deflate is None
+
+
+def test_of_the_offers_of_strangers_only_so_many_are_remembered() -> None:
+    rules = ServerRules()
+
+    def answered(offers: str) -> str | None:
+        server = ServerHandshake.under(rules)
+        server.receive_data(request(Sec_WebSocket_Extensions=offers))
+        server.accept()
+        return server.extensions_header
+
+    usual = "permessage-deflate"
+    expected = answered(usual)
+    assert expected is not None
+    assert list(rules._agreements) == [usual]
+    long = "permessage-deflate; " + "x" * 300 + ", permessage-deflate"
+    assert answered(long) == answered(long) == expected
+    assert answered("bad;;") is None  # an error
+    assert list(rules._agreements) == [usual]
+    for i in range(1000):
+        assert answered(f"x{i}") is None
+        assert answered(f"x{i}, permessage-deflate") == expected
+    assert len(rules._agreements) == 64
+    assert answered(usual) == expected
+
+
+@pytest.mark.parametrize("server_header", [None, "ours"])
+@pytest.mark.parametrize("subprotocol", [None, "b"])
+@pytest.mark.parametrize("deflate", [None, DeflateConfig()])
+def test_what_was_said_can_be_repeated(
+    deflate: DeflateConfig | None, subprotocol: str | None, server_header: str | None
+) -> None:
+    """From the request's head alone, whatever chose the subprotocol."""
+    rules = ServerRules(origins=["http://o"], deflate=deflate, server_header=server_header)
+    server = ServerHandshake.under(rules, lambda *_: subprotocol)
+    server.receive_data(
+        request(
+            Origin="http://o",
+            Cookie=["a", "b"],
+            Sec_WebSocket_Protocol="a, b",
+            Sec_WebSocket_Extensions=["x-nothing", "permessage-deflate; server_max_window_bits=10"],
+        )
+        + b"\x81\x80abcd"
+    )
+    response = server.accept()
+    server.send_response(response)
+    assert server.accepted
+    again, answer = rules.repeat(server.head, server.subprotocol)
+    assert again == server.request
+    assert answer == response
+    assert [answer.serialize()] == server.data_to_send()

@@ -652,6 +652,73 @@ def test_time_is_linear(parser: Any, start: bytes) -> None:
     assert long < 8 * short
 
 
+# Usual heads, which are taken in one piece, and those that look like them
+
+
+@pytest.mark.parametrize(
+    ("lines", "items"),
+    [
+        (b"A: 1\r\nb: 2\r\n", [("A", "1"), ("b", "2")]),
+        (b"A: 1\r\na: 2\r\nA: 3\r\n", [("A", "1"), ("a", "2"), ("A", "3")]),
+        (b"A: x: y,  z\r\n", [("A", "x: y,  z")]),
+        (b"A: \xe9\xa0\xff\r\n", [("A", "\xe9\xa0\xff")]),
+        (b"A:1\r\n", [("A", "1")]),
+        (b"A:\r\nB: \r\nC:  \r\n", [("A", ""), ("B", ""), ("C", "")]),
+        (b"A:  1\r\n", [("A", "1")]),
+        (b"A: 1 \r\n", [("A", "1")]),
+        (b"A: 1 \r\nB: 2\t\r\n", [("A", "1"), ("B", "2")]),
+        (b"A: \t1\r\nB:\t2\r\n", [("A", "1"), ("B", "2")]),
+        (b"A: 1\t2\r\n", [("A", "1\t2")]),
+        (b"A: 1\nB: 2\r\n", "line without CR"),
+        (b"A: 1\n", "line without CR"),
+        (b"A: 1\rB: 2\r\n", "control character"),
+        (b"A: 1\r\n B: 2\r\n", "line folding"),
+        (b"A B: 1\r\n", "invalid header name"),
+        (b"A : 1\r\n", "space between"),
+        (b": 1\r\n", "invalid header name"),
+        (b"A\r\n", "without colon"),
+        (b"A: \x00\r\n", "control character"),
+        (b"A: \x7f\r\n", "control character"),
+    ],
+)
+def test_usual_and_unusual_lines(lines: bytes, items: Any) -> None:
+    outcome = every_way(RequestParser, b"GET / HTTP/1.1\r\nHost: a\r\n" + lines + b"\r\n")
+    if isinstance(items, str):
+        assert outcome[0] is InvalidMessage
+        assert items in outcome[3]
+    else:
+        assert list(outcome[0].headers.raw_items()) == [("Host", "a"), *items]
+        assert outcome[0].headers == Headers([("Host", "a"), *items])
+
+
+@pytest.mark.parametrize("first", [b"GET / HTTP/1.1\nA: 1", b"GET /\n HTTP/1.1", b"\n", b"", b"GET / HTTP/1.1\r"])
+def test_unusual_first_lines(first: bytes) -> None:
+    outcome = every_way(RequestParser, first + b"\r\nHost: a\r\n\r\n")
+    assert outcome[0] is InvalidMessage
+
+
+@pytest.mark.parametrize("line", [b"%s", b"A: %s\x00", b"A: b%s\n", b"A%s: \x00"])
+@pytest.mark.parametrize("filling", [b"A", b" ", b":"])
+def test_usual_lines_take_linear_time(line: bytes, filling: bytes) -> None:
+    """16 times the bytes in 16 times the time; 256 times, if the pattern went back and forth."""
+    limits = Limits(max_line_size=2**22, max_head_size=2**22)
+    wires = [b"GET / HTTP/1.1\r\n%s\r\n\r\n" % (line % (filling * size)) for size in (2**14, 2**18)]
+    short, long = (seconds(lambda: RequestParser(limits), wire, len(wire)) for wire in wires)
+    assert long < 80 * max(short, 5e-5)
+
+
+def test_the_head_as_it_came() -> None:
+    head = b"GET / HTTP/1.1\r\nHost: a\r\nA:  1\r\n\r\n"
+    for chunks in ways(head):
+        parser = RequestParser()
+        for chunk in chunks:
+            parser.feed(chunk)
+        assert parser.head == head
+    parser = RequestParser()
+    parser.feed(head + TRAILING)
+    assert (parser.head, parser.trailing_data) == (head, TRAILING)
+
+
 # Headers that are kept
 
 

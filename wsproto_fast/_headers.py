@@ -144,7 +144,7 @@ def _bad_extensions(error: str, value: str, pos: int) -> InvalidHeaderFormat:
 
 def single_value(headers: Headers, name: str) -> str:
     """The value of a header that must stand once. Raises InvalidHeader."""
-    values = headers.get_all(name)
+    values = headers.look_up(name.lower())
     if not values:
         raise InvalidHeader(name)
     if len(values) > 1:
@@ -158,7 +158,7 @@ def check_upgrade(headers: Headers) -> None:
     Both are lists whose elements ignore case (RFC 9110 7.6.1, 7.8); Firefox sends "keep-alive, Upgrade".
     """
     for name, wanted in (("Connection", "upgrade"), ("Upgrade", "websocket")):
-        values = headers.get_all(name)
+        values = headers.look_up(name.lower())
         value = ",".join(values).lower()
         if value != wanted and wanted not in map(_strip, value.split(",", _MAX_ELEMENTS)):
             raise InvalidUpgrade(name, ", ".join(values) if values else None)

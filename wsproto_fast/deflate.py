@@ -45,6 +45,9 @@ EXTENSION_NAME = "permessage-deflate"
 # RFC 7692 7.1.2: "a decimal integer value without leading zeroes between 8 to 15, inclusive"
 _WINDOW_BITS = {str(bits): bits for bits in range(8, 16)}
 
+#: Of windows in bits: their sizes, and twice that. One pair of numbers for all connections.
+_WINDOWS = {bits: (1 << max(bits, 9), 2 << max(bits, 9)) for bits in range(8, 16)}
+
 _MAX_SIZE = sys.maxsize
 _SYNC_FLUSH = 2  # Z_SYNC_FLUSH, the same in zlib, zlib-ng and isal
 
@@ -216,9 +219,8 @@ class PerMessageDeflate:
         self._inflater: Any = None
         # recent output for a new inflater to take over: the window and up to twice as much, and what is left of that
         bits = parameters.client_max_window_bits if server else parameters.server_max_window_bits
-        self._window = 1 << max(bits, 9)
-        self._recent: list[bytes] = []
-        self._room = 2 * self._window
+        self._window, self._room = _WINDOWS[bits]
+        self._recent: list[bytes] | None = None  # a list with the first inflater
         # the message being received: has it begun, and its blocks with BFINAL set
         self._started = False
         self._final_blocks = 0
@@ -299,7 +301,7 @@ class PerMessageDeflate:
                 output = self._after_final_block(inflater, output, limit)
                 inflater = self._inflater
             elif self._keep_inflater or not fin:
-                self._recent.append(output)
+                self._recent.append(output)  # type: ignore[union-attr]  # there is an inflater
                 self._room -= len(output) + _OBJECT
                 if self._room < 0:
                     self._trim()
@@ -348,14 +350,18 @@ class PerMessageDeflate:
     def _new_inflater(self) -> Any:
         module = self.config.zlib or zlib
         bits = self._window.bit_length() - 1
+        if self._recent is None:
+            self._recent = []
         window = bytearray(b"".join(self._recent))  # one piece at most: release() and final blocks trim
         self._inflater = module.decompressobj(-bits, window)
         window.clear()  # raw inflate has read it by now, but would hold on to it
         return self._inflater
 
     def _trim(self) -> None:
-        last = self._recent[-1]
-        window = (last if len(last) >= self._window else b"".join(self._recent))[-self._window :]
+        recent = self._recent
+        assert recent
+        last = recent[-1]
+        window = (last if len(last) >= self._window else b"".join(recent))[-self._window :]
         self._recent = [window]
         self._room = 2 * self._window - len(window)
 
@@ -378,7 +384,7 @@ class PerMessageDeflate:
         rest = memoryview(inflater.unused_data)
         while True:
             limit -= len(output)
-            self._recent.append(output)
+            self._recent.append(output)  # type: ignore[union-attr]  # there is an inflater
             self._trim()
             if inflater.eof:
                 self._inflater = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
+from typing import TypeAlias
 
 from ._headers import (
     Extension,
@@ -25,7 +26,7 @@ from ._headers import (
     single_value,
 )
 from .constants import Role
-from .deflate import PerMessageDeflate, accept_offer, accept_response, offer
+from .deflate import DeflateParameters, PerMessageDeflate, accept_offer, accept_response, offer
 from .exceptions import (
     HeaderLineTooLong,
     InvalidHandshake,
@@ -50,6 +51,7 @@ __all__ = [
     "ClientHandshake",
     "Extension",
     "ServerHandshake",
+    "ServerRules",
     "accept_key",
     "generate_key",
     "parse_extensions",
@@ -66,27 +68,98 @@ _REFUSAL_HEADERS = ("Connection", "Content-Length", "Transfer-Encoding")
 class _Handshake:
     """What both sides have in common: output, outcome."""
 
-    def __init__(self) -> None:
-        #: Why there is no connection; None as long as nothing is wrong.
-        self.error: InvalidHandshake | None = None
-        #: The handshake is over; accepted: the connection is open.
-        self.done = False
-        self.accepted = False
-        #: What was agreed on.
-        self.subprotocol: str | None = None
-        self.deflate: PerMessageDeflate | None = None
-        self._output: list[bytes] = []
+    # How all begin. A server makes one of us for each client that connects, whoever that is.
+
+    #: Why there is no connection; None as long as nothing is wrong.
+    error: InvalidHandshake | None = None
+    #: The handshake is over; accepted: the connection is open.
+    done = False
+    accepted = False
+    #: What was agreed on.
+    subprotocol: str | None = None
+    deflate: PerMessageDeflate | None = None
+    _output: bytes | None = None
 
     def data_to_send(self) -> list[bytes]:
         """Bytes for the transport, each once."""
-        output, self._output = self._output, []
-        return output
+        output, self._output = self._output, None
+        return [] if output is None else [output]
 
     def _is_over(self) -> bool:
         """Whether input is to be discarded. Raises InvalidState when it belongs to the connection."""
         if self.accepted:
             raise InvalidState("the handshake is over; data belongs to the connection")
         return self.done
+
+
+SelectSubprotocol: TypeAlias = "Callable[[ServerHandshake, Sequence[str]], str | None]"
+#: Parameters of permessage-deflate, and the value of Sec-WebSocket-Extensions that says so.
+Agreement: TypeAlias = "tuple[DeflateParameters, str]"
+
+#: Lists of extensions whose answer a server remembers, and how long they may be. Browsers send a handful.
+_MAX_REMEMBERED = 64
+_MAX_REMEMBERED_SIZE = 256
+
+
+class ServerRules:
+    """What a server agrees to, checked and shared by all its handshakes. Arguments and errors: see ServerHandshake."""
+
+    def __init__(
+        self,
+        *,
+        origins: Sequence[str | re.Pattern[str] | None] | None = None,
+        subprotocols: Sequence[str] | None = None,
+        deflate: DeflateConfig | None = DeflateConfig(),  # noqa: B008 (frozen)
+        server_header: str | None = None,
+        limits: Limits = Limits(),  # noqa: B008 (frozen)
+    ) -> None:
+        if isinstance(origins, str):
+            raise TypeError("origins must be a list, not a str")
+        self.origins = origins
+        self.subprotocols = checked_subprotocols(subprotocols)
+        self.deflate = deflate
+        if server_header is not None:
+            Headers(Server=server_header)  # checks it
+        self.server_header = server_header
+        self.limits = limits
+        self._agreements: dict[str, Agreement | None] = {}
+
+    def acceptance(
+        self, key: str, agreement: Agreement | None, subprotocol: str | None, added: Headers | None = None
+    ) -> Response:
+        """The 101 (RFC 6455 4.2.2)."""
+        items = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept_key(key))]
+        if agreement is not None:
+            items.append(("Sec-WebSocket-Extensions", agreement[1]))
+        if subprotocol is not None:
+            items.append(("Sec-WebSocket-Protocol", subprotocol))
+        if added is not None:
+            items += added.raw_items()
+        if self.server_header is not None and (added is None or "Server" not in added):
+            items.append(("Server", self.server_header))
+        return Response(101, "Switching Protocols", Headers.of(items))
+
+    def repeat(self, head: bytes, subprotocol: str | None) -> tuple[Request, Response]:
+        """A request that was accepted, and what ``accept`` answered then, from the request's ``head``."""
+        request = RequestParser(self.limits).feed(head)
+        assert request is not None
+        key = request.headers["Sec-WebSocket-Key"]
+        return request, self.acceptance(key, self.agreement_with(request.headers), subprotocol)
+
+    def agreement_with(self, headers: Headers) -> Agreement | None:
+        """Our answer to a client's extensions, if any. Raises InvalidHeaderFormat."""
+        # RFC 6455 11.3.2: several headers are one list
+        offers = headers.look_up("sec-websocket-extensions")
+        return self._agreement(", ".join(offers)) if offers else None
+
+    def _agreement(self, offers: str) -> Agreement | None:
+        if offers in self._agreements:
+            return self._agreements[offers]
+        extensions = parse_extensions(offers)
+        answer = None if self.deflate is None else accept_offer(self.deflate, extensions)
+        if len(self._agreements) < _MAX_REMEMBERED and len(offers) <= _MAX_REMEMBERED_SIZE:
+            self._agreements[offers] = answer
+        return answer
 
 
 class ServerHandshake(_Handshake):
@@ -108,32 +181,47 @@ class ServerHandshake(_Handshake):
         *,
         origins: Sequence[str | re.Pattern[str] | None] | None = None,
         subprotocols: Sequence[str] | None = None,
-        select_subprotocol: Callable[[ServerHandshake, Sequence[str]], str | None] | None = None,
+        select_subprotocol: SelectSubprotocol | None = None,
         deflate: DeflateConfig | None = DeflateConfig(),  # noqa: B008 (frozen)
         server_header: str | None = None,
         limits: Limits = Limits(),  # noqa: B008 (frozen)
     ) -> None:
-        super().__init__()
-        if isinstance(origins, str):
-            raise TypeError("origins must be a list, not a str")
-        self._origins = origins
-        self._subprotocols = checked_subprotocols(subprotocols)
+        self._begin(
+            ServerRules(
+                origins=origins,
+                subprotocols=subprotocols,
+                deflate=deflate,
+                server_header=server_header,
+                limits=limits,
+            ),
+            select_subprotocol,
+        )
+
+    @classmethod
+    def under(cls, rules: ServerRules, select_subprotocol: SelectSubprotocol | None = None) -> ServerHandshake:
+        """A handshake by rules that many share."""
+        handshake = cls.__new__(cls)
+        handshake._begin(rules, select_subprotocol)
+        return handshake
+
+    #: The request, once its head is complete and well-formed.
+    request: Request | None = None
+    #: Its Origin header, once checked.
+    origin: str | None = None
+    #: The value of Sec-WebSocket-Extensions in our 101.
+    extensions_header: str | None = None
+    _key = ""
+    #: What we agree to of the extensions that it offers.
+    _agreement: Agreement | None = None
+    #: Received between the request and its answer.
+    _early_data: bytes | bytearray = b""
+
+    def _begin(self, rules: ServerRules, select_subprotocol: SelectSubprotocol | None) -> None:
+        self._rules = rules
         self._select = select_subprotocol
-        self._config = deflate
-        self._server = server_header
-        self._with_server(Headers())  # checks it
-        self._limits = limits
-        self._parser = RequestParser(limits)
-        self._key = ""
-        self._offered_extensions: list[Extension] = []
-        self._early_data = bytearray()  # received between the request and its answer
-        #: The request, once its head is complete and well-formed.
-        self.request: Request | None = None
-        #: Its Origin header, once checked, and the subprotocols that it offers.
-        self.origin: str | None = None
+        self._parser = RequestParser(rules.limits)
+        #: The subprotocols that the request offers.
         self.offered_subprotocols: list[str] = []
-        #: The value of Sec-WebSocket-Extensions in our 101.
-        self.extensions_header: str | None = None
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Take what the transport received. Never raises for what the client did; see ``error``.
@@ -184,7 +272,7 @@ class ServerHandshake(_Handshake):
         header must not go on the wire or belongs to the handshake, or when the subprotocol was not offered; and
         whatever ``select_subprotocol`` raises, unless it is InvalidHandshake.
         """
-        added = checked_headers(headers, _HANDSHAKE_HEADERS)
+        added = None if headers is None else checked_headers(headers, _HANDSHAKE_HEADERS)
         if self.request is None and self.error is None:
             raise InvalidState("no request to accept yet")
         if self.error is None and subprotocol is None:
@@ -198,18 +286,12 @@ class ServerHandshake(_Handshake):
         if subprotocol is not None and subprotocol not in self.offered_subprotocols:
             raise ValueError(f"subprotocol was not offered: {subprotocol!r}")
         self.subprotocol = subprotocol
-        self._negotiate_extensions()
-        response = Headers()
-        response.set_insecure("Upgrade", "websocket")
-        response.set_insecure("Connection", "Upgrade")
-        response.set_insecure("Sec-WebSocket-Accept", accept_key(self._key))
-        if self.extensions_header is not None:
-            response.set_insecure("Sec-WebSocket-Extensions", self.extensions_header)
-        if subprotocol is not None:
-            response.set_insecure("Sec-WebSocket-Protocol", subprotocol)
-        for name, value in self._with_server(added).raw_items():
-            response.set_insecure(name, value)
-        return Response(101, "Switching Protocols", response)
+        rules = self._rules
+        self.deflate = self.extensions_header = None
+        if self._agreement is not None and rules.deflate is not None:
+            parameters, self.extensions_header = self._agreement
+            self.deflate = PerMessageDeflate(Role.SERVER, parameters, rules.deflate)
+        return rules.acceptance(self._key, self._agreement, subprotocol, added)
 
     def reject(self, status: int, body: str | bytes = "", headers: HeadersLike | None = None) -> Response:
         """A plain HTTP answer. Send it with ``send_response``; the transport is closed after it.
@@ -235,16 +317,21 @@ class ServerHandshake(_Handshake):
             response = self._refuse(self.error)
         if response.status_code == 101:
             wire = response.serialize()
-            if response.headers.get_all("Sec-WebSocket-Extensions") != [self.extensions_header]:
+            if response.headers.look_up("sec-websocket-extensions") != [self.extensions_header]:
                 self.deflate = self.extensions_header = None
-            self.subprotocol = ", ".join(response.headers.get_all("Sec-WebSocket-Protocol")) or None
+            self.subprotocol = ", ".join(response.headers.look_up("sec-websocket-protocol")) or None
         else:
             wire = self._serialize_refusal(response)
-            self._early_data.clear()
+            self._early_data = b""
             self.subprotocol = self.deflate = self.extensions_header = None
-        self._output.append(wire)
+        self._output = wire
         self.accepted = response.status_code == 101
         self.done = True
+
+    @property
+    def head(self) -> bytes:
+        """The request's head as it came."""
+        return self._parser.head
 
     @property
     def trailing_data(self) -> bytes:
@@ -252,12 +339,14 @@ class ServerHandshake(_Handshake):
         return bytes(self._early_data) if self.accepted else b""
 
     def _keep_early_data(self, data: bytes | bytearray | memoryview) -> None:
-        room = self._limits.max_read_ahead
+        room = self._rules.limits.max_read_ahead
         if room is not None and len(data) > room - len(self._early_data):
             self.error = SecurityError(f"more than {room} bytes before the answer to the request")
-            self._early_data.clear()
-        else:
+            self._early_data = b""
+        elif self._early_data:
             self._early_data += data
+        elif data:
+            self._early_data = bytearray(data)
 
     def _check_request(self, request: Request) -> None:
         # RFC 6455 4.2.1
@@ -274,20 +363,21 @@ class ServerHandshake(_Handshake):
         if not is_key(self._key):
             raise InvalidHeaderValue("Sec-WebSocket-Key", self._key)
         self._check_origin(headers)
-        # RFC 6455 11.3.2 and 11.3.4: several headers are one list
-        if "Sec-WebSocket-Protocol" in headers:
-            self.offered_subprotocols = parse_subprotocols(", ".join(headers.get_all("Sec-WebSocket-Protocol")))
-        if "Sec-WebSocket-Extensions" in headers:
-            self._offered_extensions = parse_extensions(", ".join(headers.get_all("Sec-WebSocket-Extensions")))
+        # RFC 6455 11.3.4: several headers are one list
+        offered = headers.look_up("sec-websocket-protocol")
+        if offered:
+            self.offered_subprotocols = parse_subprotocols(", ".join(offered))
+        self._agreement = self._rules.agreement_with(headers)
 
     def _check_origin(self, headers: Headers) -> None:
         # RFC 6454 7.3: not more than one
         origin = single_value(headers, "Origin") if "Origin" in headers else None
-        if self._origins is not None and not any(
+        origins = self._rules.origins
+        if origins is not None and not any(
             origin is not None and allowed.fullmatch(origin) is not None
             if isinstance(allowed, re.Pattern)
             else allowed == origin
-            for allowed in self._origins
+            for allowed in origins
         ):
             raise InvalidOrigin(origin)
         self.origin = origin
@@ -296,27 +386,15 @@ class ServerHandshake(_Handshake):
         offered = self.offered_subprotocols
         if self._select is not None:
             return self._select(self, offered)
-        for subprotocol in self._subprotocols:
+        ours = self._rules.subprotocols
+        for subprotocol in ours:
             if subprotocol in offered:
                 return subprotocol
-        if not self._subprotocols:
+        if not ours:
             return None
         if not offered:
             raise NegotiationError("missing subprotocol")
-        raise NegotiationError(f"invalid subprotocol; expected one of {', '.join(self._subprotocols)}")
-
-    def _negotiate_extensions(self) -> None:
-        self.deflate = self.extensions_header = None
-        if self._config is not None and self._offered_extensions:
-            agreed = accept_offer(self._config, self._offered_extensions)
-            if agreed is not None:
-                parameters, self.extensions_header = agreed
-                self.deflate = PerMessageDeflate(Role.SERVER, parameters, self._config)
-
-    def _with_server(self, headers: Headers) -> Headers:
-        if self._server is not None and "Server" not in headers:
-            headers["Server"] = self._server
-        return headers
+        raise NegotiationError(f"invalid subprotocol; expected one of {', '.join(ours)}")
 
     def _reject(self, status: int, body: str | bytes, headers: Headers, connection: str) -> Response:
         if not 200 <= status <= 599:
@@ -329,7 +407,9 @@ class ServerHandshake(_Handshake):
             response["Content-Length"] = str(len(body))
             if "Content-Type" not in headers:
                 response["Content-Type"] = content_type
-        response.update(self._with_server(headers))
+        response.update(headers)
+        if self._rules.server_header is not None and "Server" not in response:
+            response["Server"] = self._rules.server_header
         try:
             phrase = HTTPStatus(status).phrase
         except ValueError:
@@ -399,7 +479,6 @@ class ClientHandshake(_Handshake):
         user_agent_header: str | None = None,
         limits: Limits = Limits(),  # noqa: B008 (frozen)
     ) -> None:
-        super().__init__()
         self.uri = uri
         self.key = generate_key()
         self._subprotocols = checked_subprotocols(subprotocols)
@@ -408,7 +487,7 @@ class ClientHandshake(_Handshake):
         #: Our request, and the server's answer once it is complete.
         self.request = self._build_request(origin, additional_headers, user_agent_header)
         self.response: Response | None = None
-        self._output.append(self.request.serialize())
+        self._output = self.request.serialize()
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Take what the transport received. Never raises for what the server did; see ``error``.

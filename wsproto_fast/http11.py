@@ -6,7 +6,7 @@ Knows lines, headers, framing and their limits; knows nothing of WebSocket, sock
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -43,6 +43,8 @@ _is_version = re.compile(r"HTTP/[0-9]\.[0-9]").fullmatch  # RFC 9112 2.3
 _is_status = re.compile(r"[1-5][0-9][0-9]").fullmatch
 _is_size = re.compile(r"[0-9]{1,18}").fullmatch
 _is_chunk_size = re.compile(r"[0-9A-Fa-f]{1,15}").fullmatch
+# Header lines as everybody writes them. No class has the character that follows it: no backtracking here either.
+_usual_lines = re.compile(r"^([-!#$%&'*+.^_`|~0-9A-Za-z]+): ([\x20-\x7e\x80-\xff]+)\r\n", re.MULTILINE).findall
 
 
 def is_token(text: str) -> bool:
@@ -103,26 +105,34 @@ class Headers(MutableMapping[str, str]):
         """The header section with the empty line that ends it, as it goes on the wire."""
         return str(self).encode("iso-8859-1")
 
+    @classmethod
+    def of(cls, items: list[tuple[str, str]]) -> Headers:
+        """Headers of what is known to be legal. The list becomes theirs."""
+        headers = cls.__new__(cls)
+        headers._list = items
+        return headers
+
     def compact(self) -> None:
         """Take a tenth of the memory until somebody looks: for headers that are kept as long as their connection."""
         self._wire = self.serialize()
+        self._dict = {}  # nobody may have looked
         del self._dict, self._list
 
     def __getattr__(self, name: str) -> Any:
-        if name not in ("_dict", "_list"):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        self.clear()
-        for line in self._wire.decode("iso-8859-1").split("\r\n")[:-2]:
-            self.set_insecure(*line.split(": ", 1))
-        del self._wire
-        return getattr(self, name)
+        """``_list`` is missing after ``compact``, ``_dict`` until somebody looks for a name."""
+        if name == "_list":
+            lines = self._wire.decode("iso-8859-1").split("\r\n")[:-2]
+            self._list = [(key, value) for key, _, value in [line.partition(": ") for line in lines]]
+            del self._wire
+            return self._list
+        if name == "_dict":
+            self._dict = _index(self._list)
+            return self._dict
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def copy(self) -> Headers:
         """An independent copy."""
-        copy = type(self)()
-        copy._dict = {key: values.copy() for key, values in self._dict.items()}
-        copy._list = self._list.copy()
-        return copy
+        return type(self).of(self._list.copy())
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name.lower() in self._dict
@@ -169,6 +179,10 @@ class Headers(MutableMapping[str, str]):
         """All values of a header, oldest first, perhaps none."""
         return self._dict.get(name.lower(), [])[:]
 
+    def look_up(self, key: str) -> Sequence[str]:
+        """``get_all`` for a name in lower case. Not to be changed."""
+        return self._dict.get(key, ())
+
     def raw_items(self) -> Iterator[tuple[str, str]]:
         """All ``(name, value)`` pairs, names as they were written."""
         return iter(self._list)
@@ -177,6 +191,17 @@ class Headers(MutableMapping[str, str]):
         """Append a header without looking at it: only for what is known to be legal."""
         self._dict.setdefault(name.lower(), []).append(value)
         self._list.append((name, value))
+
+
+def _index(items: list[tuple[str, str]]) -> dict[str, list[str]]:
+    index: dict[str, list[str]] = {}
+    for name, value in items:
+        key = name.lower()
+        if key in index:
+            index[key].append(value)
+        else:
+            index[key] = [value]
+    return index
 
 
 HeadersLike = Headers | Mapping[str, str] | Iterable[tuple[str, str]] | _KeysAndGetItem
@@ -229,15 +254,15 @@ def check_request(request: Request) -> None:
     or a malformed one (RFC 9112 3.2), or announces a body: none of the requests we answer has one, and what follows a
     head that two parties read differently is request smuggling (RFC 9112 11.2).
     """
-    headers = request.headers._dict
-    hosts = headers.get("host", ())
+    headers = request.headers
+    hosts = headers.look_up("host")
     if len(hosts) != 1 and (hosts or request.protocol != "HTTP/1.0"):
         raise _invalid_message("request", f"expected one Host header; got {len(hosts)}")
     if hosts and _is_host(hosts[0]) is None:
         raise _invalid_message("request", f"invalid Host header: {_quote(hosts[0])}")
-    if "transfer-encoding" in headers:
+    if headers.look_up("transfer-encoding"):
         raise _invalid_message("request", "a request body is not supported; got Transfer-Encoding")
-    if set(headers.get("content-length", ())) - {"0"}:
+    if any(length != "0" for length in headers.look_up("content-length")):
         raise _invalid_message("request", "a request body is not supported; got Content-Length")
 
 
@@ -269,18 +294,39 @@ class _HeadParser:
         self._scanned = 0  # no line end from _line_start to here
         self._line_limit = min(limits.max_line_size, limits.max_head_size)  # where this line must have ended
         self._in_headers = False  # the first line is complete
-        self._headers = Headers()
+        self._items: list[tuple[str, str]] = []
 
     def _parse_first_line(self, line: str) -> None:
         """Keep its parts. Raises InvalidMessage or InvalidProtocol."""
 
+    def _parse_usual_head(self) -> Headers | None:
+        """Headers of a head that is all there and has nothing unusual in it. Else None: look at it line by line."""
+        end = self._buffer.find(b"\r\n\r\n", 0, self._line_limit)  # where no line of it can be too long
+        if end < 0:
+            return None
+        text = self._buffer[: end + 2].decode("iso-8859-1")
+        first_line, _, section = text.partition("\r\n")
+        items = _usual_lines(section)
+        # Each has one line end, its last. So when there are no other line ends, they are the whole section.
+        if len(items) + 1 != text.count("\n") or len(items) > self._limits.max_headers:
+            return None
+        if ":  " in section or " \r\n" in section:
+            return None  # perhaps space around a value
+        self._parse_first_line(first_line)
+        self._line_start = self._scanned = end + 4
+        self._line_limit = min(self._line_start + self._limits.max_line_size, self._limits.max_head_size)
+        return Headers.of(items)
+
     def _parse_head(self) -> Headers | None:
         """Headers when the empty line that ends the head is reached, else None: feed more."""
+        if self._scanned == 0:
+            headers = self._parse_usual_head()
+            if headers is not None:
+                return headers
         buffer = self._buffer
         start, limit = self._line_start, self._line_limit
         end = buffer.find(b"\n", self._scanned)
-        limits, headers = self._limits, self._headers
-        index, items = headers._dict, headers._list
+        limits, items = self._limits, self._items
         while 0 <= end < limit:
             # RFC 9112 2.2: a recipient may take a bare LF as a line end. We don't: smugglers live on that.
             if end == start or buffer[end - 1] != 13:
@@ -299,17 +345,12 @@ class _HeadParser:
                     raise self._bad_header(line, name)
                 if len(items) >= limits.max_headers:
                     raise TooManyHeaders(f"expected no more than {limits.max_headers} headers")
-                key = name.lower()
-                if key in index:
-                    index[key].append(value)
-                else:
-                    index[key] = [value]
                 items.append((name, value))
             else:
                 self._line_start = self._scanned = start
                 self._line_limit = limit
-                self._in_headers, self._headers = False, Headers()
-                return headers
+                self._in_headers, self._items = False, []
+                return Headers.of(items)
             end = buffer.find(b"\n", start)
         self._line_start = start
         self._line_limit = limit
@@ -342,6 +383,11 @@ class _HeadParser:
         """What is wrong when the stream ends before the head does."""
         part = "headers" if self._in_headers else self._first_line_name
         return _invalid_message(self._what, EOFError(f"connection closed while reading HTTP {part}"))
+
+    @property
+    def head(self) -> bytes:
+        """What was fed up to the end of the head. Meaningful for a RequestParser that has returned its result."""
+        return bytes(memoryview(self._buffer)[: self._line_start])
 
     @property
     def trailing_data(self) -> bytes:

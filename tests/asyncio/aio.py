@@ -100,6 +100,11 @@ def uri_of(server: Server, path: str = "/") -> str:
     return f"ws://127.0.0.1:{port_of(server)}{path}"
 
 
+def tasks_of(server: Server) -> set[asyncio.Task[None]]:
+    """The tasks that handle its connections."""
+    return {connection._task for connection in server._alive if connection._task is not None}
+
+
 async def echo(connection: Connection) -> None:
     async for message in connection:
         await connection.send(message)

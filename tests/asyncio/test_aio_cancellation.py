@@ -519,7 +519,7 @@ def test_close(seed: int) -> None:
                     assert ws.close_code in (1000, 1006)
                     with pytest.raises(ConnectionClosed):
                         await ws.send("x")
-                await until(lambda: not server._alive and not server._tasks)
+                await until(lambda: not server._alive)
 
     run(main())
 

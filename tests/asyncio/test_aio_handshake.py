@@ -10,7 +10,21 @@ import socket
 from typing import Any
 
 import pytest
-from aio import REQUEST, answer, byte_server, echo, pair, peer_of, port_of, raw, run, serving, tls_contexts, uri_of
+from aio import (
+    REQUEST,
+    answer,
+    byte_server,
+    echo,
+    pair,
+    peer_of,
+    port_of,
+    raw,
+    run,
+    serving,
+    tls_contexts,
+    until,
+    uri_of,
+)
 
 from wsproto_fast import Headers, Limits, Request, Response, State
 from wsproto_fast.asyncio import ServerConnection, connect, serve, unix_connect
@@ -191,6 +205,61 @@ def test_process_request() -> None:
         assert seen[2][1] == "/chat"
 
     run(main())
+
+
+@pytest.mark.parametrize("seen", [False, True])
+@pytest.mark.parametrize("response_first", [False, True])
+def test_what_a_connection_remembers_of_its_handshake(seen: bool, response_first: bool) -> None:
+    """Of an idle connection only the request's head is kept, where nobody has seen the request before."""
+
+    async def main() -> None:
+        accepted: list[tuple[Request | None, Response | None]] = []
+        connections: asyncio.Queue[ServerConnection] = asyncio.Queue()
+
+        async def handler(ws: ServerConnection) -> None:
+            await connections.put(ws)
+            await ws.wait_closed()
+
+        def process_response(connection: ServerConnection, request: Request, response: Response) -> None:
+            response.headers["X-Seen"] = "1"
+            accepted.append((request, response))
+
+        options: dict[str, Any] = {"process_response": process_response} if seen else {}
+        async with serving(handler, subprotocols=["b", "a"], server_header="ours", **options) as server:
+            async with connect(uri_of(server, "/chat?x=1"), subprotocols=["a", "b"], compression="deflate") as client:
+                ws = await connections.get()
+                assert isinstance(ws._asked, Request if seen else bytes)
+                response, request = (ws.response, ws.request) if response_first else (ws.request, ws.response)[::-1]
+                assert request == client.request
+                assert response == client.response
+                assert response is not None
+                assert response.headers["Sec-WebSocket-Protocol"] == "b"
+                assert response.headers["Server"] == "ours"
+                assert "Sec-WebSocket-Extensions" in response.headers
+                assert ("X-Seen" in response.headers) is seen
+                assert ws.request is request
+                assert ws.response is response
+                if seen:
+                    assert accepted == [(request, response)]
+                    assert accepted[0][0] is request
+            assert ws.request is request
+            assert ws.response is response
+
+    run(main())
+
+
+def test_an_open_connection_outlives_its_open_deadline(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def main() -> None:
+        async with serving(open_timeout=0.05, ping_interval=None) as server, peer_of(server) as peer:
+            (connection,) = server.connections
+            await until(lambda: connection._entry is None)  # the deadline has come
+            peer.write(0x81, b"hello")
+            assert await peer.frame() == (0x81, b"hello")
+
+    run(main())
+    assert not [record for record in caplog.records if "timed out" in record.message]
 
 
 def test_process_request_and_response_as_coroutines() -> None:

@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from aio import REQUEST, byte_server, echo, port_of, raw, run, serving, tls_contexts, until, uri_of
+from aio import REQUEST, byte_server, echo, port_of, raw, run, serving, tasks_of, tls_contexts, until, uri_of
 
-from wsproto_fast import Headers, Limits, Request, Response
+from wsproto_fast import Headers, Limits, Request, Response, State
 from wsproto_fast.asyncio import Server, ServerConnection, connect
 from wsproto_fast.exceptions import InvalidStatus
 
@@ -259,12 +259,12 @@ def test_a_client_that_leaves_while_a_hook_thinks() -> None:
                     await asked.wait()
                     with contextlib.suppress(ConnectionError):
                         assert await reader.read() == b""
-                await until(lambda: not server._alive)
-                assert server._tasks
+                await until(lambda: connections[0].state is State.CLOSED)
+                assert tasks_of(server)
                 if answers:
                     go_on.set()
-                await until(lambda: not server._tasks)
-                assert connections.pop()._open_timer is None  # nothing keeps it in memory
+                await until(lambda: not server._alive)
+                assert connections.pop()._entry is None  # nothing keeps it in memory
         assert not handled
 
     run(main())
@@ -284,7 +284,7 @@ def test_frames_that_come_while_a_hook_thinks() -> None:
         async with serving(process_request=process_request, limits=Limits(max_read_ahead=2000)) as server:
             async with raw(server) as (reader, writer):
                 writer.write(REQUEST + b"\r\n")
-                await until(lambda: bool(server._tasks))
+                await until(lambda: bool(tasks_of(server)))
                 writer.write(frames * 50)
                 await until(lambda: not writer.transport.get_write_buffer_size())
                 assert (await ask(server, b"nonsense\r\n\r\n"))[0] == 400  # it would have read them by now
@@ -316,7 +316,7 @@ def test_a_hook_that_ignores_its_cancellation(caplog: pytest.LogCaptureFixture) 
                 writer.write(REQUEST + b"\r\n")
                 with contextlib.suppress(ConnectionError):
                     assert await reader.read() == b""
-            await until(lambda: not server._tasks)
+            await until(lambda: not tasks_of(server))
         assert not handled
 
     run(main())
@@ -421,7 +421,7 @@ def test_visitors_make_no_noise(visit: Visit, process_request: Any, caplog: pyte
     async def main() -> None:
         async with serving(park, process_request=process_request, open_timeout=0.5) as server:
             await visit(server)
-            await until(lambda: not server._alive and not server._tasks)
+            await until(lambda: not server._alive)
 
     run(main())
     check_quiet(caplog)
@@ -460,7 +460,7 @@ def test_many_visitors_at_once_leave_nothing() -> None:
         async with serving(park, open_timeout=0.5) as server:
             visits = [visit(server) for name, visit in VISITS.items() if name != "TLS"] * 3
             await asyncio.gather(*visits)
-            await until(lambda: not server._alive and not server._tasks)
+            await until(lambda: not server._alive)
             assert len(asyncio.all_tasks()) == 1
 
     run(main())

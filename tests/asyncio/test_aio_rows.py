@@ -165,7 +165,7 @@ def test_half_open_in_the_middle_of_something(half: bytes) -> None:
             await ws.wait_closed()
             assert 0.15 < loop.time() - begin < 2
             assert ws.protocol.close_code == 1011
-            await until(lambda: not server._alive and not server._tasks)
+            await until(lambda: not server._alive)
 
     run(main())
 
@@ -189,7 +189,7 @@ def test_handlers_that_fail_leave_nothing() -> None:
             async def many(count: int) -> tuple[int, int]:
                 for _ in range(count):
                     await once()
-                await until(lambda: not server._alive and not server._tasks)
+                await until(lambda: not server._alive)
                 gc.collect()
                 return len(os.listdir("/proc/self/fd")), len(gc.get_objects())
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aio import REQUEST, echo, peer_of, port_of, raw, run, serving, until, uri_of
+from aio import REQUEST, echo, peer_of, port_of, raw, run, serving, tasks_of, until, uri_of
 from websockets.asyncio import server as reference
 from websockets.version import version
 
@@ -44,7 +44,7 @@ def test_a_callback_needs_no_task() -> None:
             async with peer_of(server) as one, peer_of(server) as two:
                 assert len(server.connections) == 2
                 assert len(asyncio.all_tasks()) == 1
-                assert not server._tasks
+                assert not tasks_of(server)
                 for peer in (one, two):
                     peer.write(0x81, b"hello")
                     peer.write(0x82, b"\x00")
@@ -72,7 +72,7 @@ def test_hooks_of_a_callback_server() -> None:
             with pytest.raises(InvalidStatus, match="403"):
                 await connect(uri_of(server, "/no"))
             async with peer_of(server) as peer:
-                await until(lambda: not server._tasks)
+                await until(lambda: not tasks_of(server))
                 peer.write(0x81, b"hello")
                 assert await peer.frame() == (0x81, b"hello")
 
@@ -160,8 +160,8 @@ def test_handler_and_callback() -> None:
             async with connect(uri_of(server)) as ws:
                 await ws.send("hello")
                 assert await ws.recv() == "hello"
-                assert len(server._tasks) == 1
-            await until(lambda: not server._tasks)
+                assert len(tasks_of(server)) == 1
+            await until(lambda: not tasks_of(server))
             assert log == ["up", "hello", "down"]
 
     run(main())
@@ -209,7 +209,7 @@ def test_a_task_that_is_cancelled_before_it_begins() -> None:
             async with peer_of(server) as peer:
                 with contextlib.suppress(ConnectionError):
                     assert await peer.reader.read() == b""
-                await until(lambda: not server._alive and not server._tasks)
+                await until(lambda: not server._alive)
             loop.set_task_factory(None)
         assert not handled
 
@@ -237,14 +237,14 @@ def test_eager_tasks(hook: bool) -> None:  # pragma: no cover (needs Python 3.12
 def test_cancelled_twice_a_handler_ends_at_once() -> None:
     async def main() -> None:
         async with serving(park) as server, peer_of(server) as peer:  # which will not answer our Close frame
-            [task] = server._tasks
+            [task] = tasks_of(server)
             task.cancel()
             await peer.expect_close(1011)
             assert not task.done()
             task.cancel()
             with contextlib.suppress(ConnectionError):
                 assert await peer.reader.read() == b""
-            await until(lambda: not server._tasks)
+            await until(lambda: not tasks_of(server))
 
     run(main(), limit=5)
 
@@ -654,7 +654,6 @@ def test_closed_servers_leave_nothing() -> None:
             pass
         await server.wait_closed()
         assert not server._alive
-        assert not server._tasks
         del server
         gc.collect()
         assert not [item for item in gc.get_objects() if isinstance(item, ServerConnection)]

@@ -36,7 +36,7 @@ class ServerConnection(Connection):
     Subclasses are made by ``serve(create_connection=...)``, with the server as their only argument.
     """
 
-    __slots__ = ("_handshake", "_open_by", "_open_timer", "_task", "server")
+    __slots__ = ("_answered", "_asked", "_handshake", "_open_by", "_task", "server")
 
     #: Who has logged in, by ``basic_auth``.
     username: str
@@ -51,9 +51,32 @@ class ServerConnection(Connection):
         #: The whole handshake, TLS included, must be over by then; asyncio makes us when it accepts.
         open_timeout = self._settings.limits.open_timeout
         self._open_by = None if open_timeout is None else self._loop.time() + open_timeout
-        self._open_timer: asyncio.TimerHandle | None = None
-        #: Runs the hooks, then the handler; there is none where there is neither.
+        #: Runs the hooks and the handler, or the handler; there is none where there is neither.
         self._task: asyncio.Task[None] | None = None
+        #: Request and response; or the request's head, of which both can be made anew.
+        self._asked: Request | bytes | None = None
+        self._answered: Response | None = None
+
+    @property
+    def request(self) -> Request | None:
+        """What was asked in the opening handshake."""
+        if isinstance(self._asked, bytes):
+            self._asked, self._answered = self.server._rules.repeat(self._asked, self.subprotocol)
+        return self._asked
+
+    @request.setter
+    def request(self, request: Request | None) -> None:
+        self._asked = request
+
+    @property
+    def response(self) -> Response | None:
+        """What was answered in the opening handshake."""
+        _ = self.request
+        return self._answered
+
+    @response.setter
+    def response(self, response: Response | None) -> None:
+        self._answered = response
 
     def respond(self, status: int, text: str) -> Response:
         """A plain text response for ``process_request`` and ``process_response`` to return."""
@@ -67,16 +90,35 @@ class ServerConnection(Connection):
         super().connection_made(transport)
         self.server._alive.add(self)
         if self._open_by is not None:
-            self._open_timer = self._loop.call_at(self._open_by, self._expire)
+            self._call_at(self._open_by)
+            self._open_by = None
         if self.server._closing:
             self._shut_out()
 
-    def _expire(self) -> None:
-        if not self._handshake.done:
+    def _call_at(self, when: float) -> None:
+        """Set the open deadline. It stays when the connection opens: to the engine it is one look at the clock more."""
+        self._cancel_entry()
+        self._entry = self._scheduler.call_at(when, self)
+
+    def _cancel_entry(self) -> None:
+        if self._entry is not None:
+            self._scheduler.cancel(self._entry)
+            self._entry = None
+
+    def _on_timer(self, now: float) -> None:
+        if self._opened:
+            super()._on_timer(now)
+            return
+        self._entry = None
+        if self._handshake.done:
+            self.transport.abort()  # it has not read our refusal
+        elif self.server._closing and self._task is None:
+            self.transport.close()
+        else:
             self.logger.info("opening handshake timed out")
             if self._task is not None:
                 self._task.cancel()
-        self.transport.abort()
+            self.transport.abort()
 
     def _handshake_received(self, data: bytes) -> None:
         handshake = self._handshake
@@ -135,8 +177,8 @@ class ServerConnection(Connection):
             response = self._handshake.accept()
         elif not isinstance(response, Response):
             raise TypeError(f"process_request must return a Response or None, not {type(response).__name__}")
-        elif server._server_header is not None and "Server" not in response.headers:
-            response.headers["Server"] = server._server_header
+        elif server._rules.server_header is not None and "Server" not in response.headers:
+            response.headers["Server"] = server._rules.server_header
         if server._process_response is not None:
             response = await maybe_await(server._process_response(self, request, response)) or response
         return response
@@ -161,7 +203,8 @@ class ServerConnection(Connection):
         self._pause_reading(False)
         if self.transport.is_closing():
             return False
-        self.transport.writelines(handshake.data_to_send())
+        for data in handshake.data_to_send():
+            self.transport.write(data)
         if handshake.accepted:
             self._accepted()
             return True
@@ -175,7 +218,10 @@ class ServerConnection(Connection):
 
     def _accepted(self) -> None:
         handshake = self._handshake
-        self._cancel_open_timer()
+        if self.server._head_is_enough:
+            self._asked, self._answered = handshake.head, None
+        else:
+            self._compact()
         del self._handshake  # it is of no further use
         self._open_after(handshake, Role.SERVER)
 
@@ -185,19 +231,13 @@ class ServerConnection(Connection):
             self.transport.close()
             return
         self._half_close()
-        if self._open_timer is None:
-            self._open_timer = self._loop.call_later(_LINGER, self.transport.abort)
+        if self._entry is None:
+            self._call_at(self._loop.time() + _LINGER)
 
     def _shut_out(self) -> None:
         """The server closes before a request was there: one that is on its way still gets its answer, a 503."""
         if self._task is None and not self._handshake.done:
-            self._cancel_open_timer()
-            self._open_timer = self._loop.call_later(_LAST_CALL, self.transport.close)
-
-    def _cancel_open_timer(self) -> None:
-        if self._open_timer is not None:
-            self._open_timer.cancel()
-            self._open_timer = None
+            self._call_at(self._loop.time() + _LAST_CALL)
 
     # The handler
 
@@ -208,32 +248,40 @@ class ServerConnection(Connection):
             code = CloseCode.NORMAL_CLOSURE
         except ConnectionClosed as exc:
             self.logger.info("connection closed while its handler ran: %s", exc)
+        except asyncio.CancelledError:
+            self._abandon()
+            await self.close(code)  # cancelled again it drops the transport
+            raise
         except Exception:
             self.logger.error("connection handler failed", exc_info=True)
         finally:
             self._abandon()
-            await self.close(code)
-
-    # The end
+            self._begin_close(code, "")  # its own deadline ends it, with no task of ours
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        self._task = task = self._loop.create_task(coroutine)
-        self.server._tasks.add(task)
-        task.add_done_callback(self._on_task_done)
+        self._task = self._loop.create_task(coroutine)
+        self._task.add_done_callback(self._on_task_done, context=self.server._context)
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._task = None
         if task.cancelled():
             self.transport.abort()
         if self._lost:
-            self._cancel_open_timer()
-        self.server._tasks.discard(task)
-        self.server._check_closed()
+            self._forget()
+
+    # The end
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._task is None:  # else the deadline is that of the hooks too
-            self._cancel_open_timer()
+        entry = None
+        if self._task is not None and not self._opened:  # the deadline is that of the hooks too
+            entry, self._entry = self._entry, None
         super().connection_lost(exc)
+        self._entry = entry
+        if self._task is None:
+            self._forget()
+
+    def _forget(self) -> None:
+        self._cancel_entry()
         self.server._alive.discard(self)
         self.server._check_closed()
 

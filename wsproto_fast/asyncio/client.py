@@ -89,6 +89,7 @@ class ClientConnection(Connection):
             return
         self._answered.set_result(None)
         del self._handshake  # it is of no further use
+        self._compact()
         self._open_after(handshake, Role.CLIENT)
 
     def _give_up(self) -> None:

@@ -236,11 +236,11 @@ class Connection(Sender, asyncio.BufferedProtocol):
         engine.subprotocol = handshake.subprotocol
         self._open(engine)
 
-    def _open(self, engine: Engine) -> None:
+    def _compact(self) -> None:
+        """The opening handshake's messages are kept, perhaps for ever."""
         for message in (self.request, self.response):
             if message is not None:
                 message.headers.compact()
-        super()._open(engine)
 
     def _on_failure(self, exc: Exception) -> None:
         if isinstance(exc, ConnectionClosed) and not self._engine.is_open:

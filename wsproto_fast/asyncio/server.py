@@ -6,6 +6,7 @@ Knows listening, who is connected and how to end them all; what happens on a con
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import json as json_module
 import logging
@@ -33,7 +34,7 @@ from .._settings import (
 )
 from ..constants import CloseCode, State
 from ..control import checked_close
-from ..handshake import ServerHandshake
+from ..handshake import ServerHandshake, ServerRules
 from ..http11 import Request, Response
 from ..limits import Limits
 from ._server_connection import (
@@ -69,7 +70,7 @@ class Server:
         process_request: ProcessRequest | None,
         process_response: ProcessResponse | None,
         select_subprotocol: SelectSubprotocol | None,
-        handshake: dict[str, Any],
+        rules: ServerRules,
         settings: Settings,
         logger: LoggerLike,
         create_connection: Callable[[Server], ServerConnection],
@@ -82,9 +83,10 @@ class Server:
         self._process_request = process_request
         self._process_response = process_response
         self._select_subprotocol = select_subprotocol
-        self._server_header: str | None = handshake["server_header"]
-        self._handshake = handshake
+        self._rules = rules
         self._settings = settings
+        #: Nobody in this program has seen a connection's request or response before it is open.
+        self._head_is_enough = not (process_request or process_response or select_subprotocol or settings.observer)
         self._create_connection = create_connection
         #: How to listen: a method of the loop, its arguments for the address, and the other ones.
         self._method = method
@@ -93,11 +95,12 @@ class Server:
         self._server: asyncio.Server | Listening | None = None
         #: In which it was started.
         self._thread = 0
-        #: Every connection whose transport lives, and every task that handles one.
+        #: Every connection whose transport lives, or that a task still handles.
         self._alive: set[ServerConnection] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._closed = asyncio.Event()
+        #: In which we learn that a task is done: a copy for each would cost each connection 64 bytes.
+        self._context = contextvars.copy_context()
 
     @property
     def connections(self) -> set[ServerConnection]:
@@ -163,7 +166,7 @@ class Server:
         await self._closed.wait()
 
     def _check_closed(self) -> None:
-        if self._closing and not self._alive and not self._tasks and not self._closed.is_set():
+        if self._closing and not self._alive and not self._closed.is_set():
             self.logger.info("server closed")
             self._closed.set()
 
@@ -197,7 +200,7 @@ class Server:
         select = None
         if self._select_subprotocol is not None:
             select = functools.partial(_select_for, self._select_subprotocol, connection)
-        return ServerHandshake(select_subprotocol=select, **self._handshake)
+        return ServerHandshake.under(self._rules, select)
 
 
 def _select_for(
@@ -285,14 +288,13 @@ def serve(
         json=json,
         observer=observer,
     )
-    handshake = {
-        "origins": origins,
-        "subprotocols": subprotocols,
-        "deflate": settings.deflate,
-        "server_header": server_header,
-        "limits": settings.limits,
-    }
-    ServerHandshake(**handshake)  # type: ignore[arg-type]  # raises ValueError here, not for each client
+    rules = ServerRules(
+        origins=origins,
+        subprotocols=subprotocols,
+        deflate=settings.deflate,
+        server_header=server_header,
+        limits=settings.limits,
+    )
     if kwargs.get("ssl") is not None:
         kwargs.setdefault("ssl_handshake_timeout", settings.limits.open_timeout)
         if sys.version_info >= (3, 11):  # pragma: no branch (coverage is measured on newer versions)
@@ -302,7 +304,7 @@ def serve(
         process_request=process_request,
         process_response=process_response,
         select_subprotocol=select_subprotocol,
-        handshake=handshake,
+        rules=rules,
         settings=settings,
         logger=_logger if logger is None else logger,
         create_connection=ServerConnection if create_connection is None else create_connection,
