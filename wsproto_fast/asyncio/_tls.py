@@ -13,7 +13,7 @@ import contextlib
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from ._compat import WRITELINES_IS_SAFE
 
@@ -21,10 +21,8 @@ __all__ = ["TLSTransport"]
 
 #: What one read of the transport below may bring, and so what may be held while reading is paused.
 _READ_SIZE = 2**16
-#: The most that OpenSSL is given at once. Its memory BIOs never shrink: an idle connection keeps 4/3 of the most that
-#: was ever in them.
-_SLICE = 2**14
-#: The most plaintext in a record (RFC 8446 5.1).
+#: The most plaintext in a record (RFC 8446 5.1), and the most that is encrypted at once: OpenSSL's memory BIOs never
+#: shrink, an idle connection keeps 4/3 of the most that was ever in them.
 _RECORD = 2**14
 #: Output of a protocol that is being fed may wait until it has this size.
 _CORK_SIZE = 2**16
@@ -93,7 +91,7 @@ class _Core:
         self._lower: Any = None
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._ssl = context.wrap_bio(
+        self._ssl: Any = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname or None
         )
         self._server_side = server_side
@@ -155,7 +153,7 @@ class _Core:
         self._established = True
         self._corked = True
         try:
-            self._protocol.connection_made(cast(asyncio.BaseTransport, self))
+            self._protocol.connection_made(self)
             self._report_handshake(None)
             self._tell_if_full()
         except Exception as exc:
@@ -189,31 +187,7 @@ class _Core:
         return _buffers.records
 
     def buffer_updated(self, nbytes: int) -> None:
-        if nbytes > _SLICE:
-            self._take_slices(nbytes)
-        else:
-            self._incoming.write(_buffers.records[:nbytes])
-            self._process()
-
-    def _take_slices(self, nbytes: int) -> None:
-        records = _buffers.records
-        # Who is called meanwhile may be such a transport too, and be given a buffer.
-        _buffers.records = memoryview(bytearray(_READ_SIZE))
-        corked, self._corked = self._corked, True
-        try:
-            start = 0
-            while nbytes - start > _SLICE:
-                self._incoming.write(records[start : start + _SLICE])
-                start += _SLICE
-                if self._state == _OPEN:
-                    self._read()
-            self._incoming.write(records[start:nbytes])
-        finally:
-            self._corked = corked
-            _buffers.records = records
-        self._process()
-
-    def _process(self) -> None:
+        self._incoming.write(_buffers.records[:nbytes])
         if self._state == _OPEN:
             self._feed()
         elif self._state == _HANDSHAKE:
@@ -256,7 +230,7 @@ class _Core:
             while not ended:
                 count = self._ssl.read(size - filled, buffer[filled:] if filled else buffer)
                 ended = not count
-                filled += cast(int, count)
+                filled += count
                 if filled == size:
                     more = incoming.pending > 0 or self._ssl.pending() > 0
                     break
@@ -267,8 +241,10 @@ class _Core:
         except ssl.SSLError as exc:
             error = exc.with_traceback(None)  # which would keep the buffer
         del buffer
-        if filled:
-            self._deliver(filled)
+        if filled and self._buffered:
+            self._protocol.buffer_updated(filled)
+        elif filled:
+            self._protocol.data_received(bytes(_buffers.plaintext[:filled]))
         if error is not None:
             self._fatal(error)
         elif ended and self._state == _OPEN:
@@ -277,12 +253,6 @@ class _Core:
             self._protocol.eof_received()
             self.close()
         return more
-
-    def _deliver(self, size: int) -> None:
-        if self._buffered:
-            self._protocol.buffer_updated(size)
-        else:
-            self._protocol.data_received(bytes(_buffers.plaintext[:size]))
 
     def _settle(self) -> None:
         """Send what has been written, and what TLS itself wants to send; then go on with the end, if it is that."""
@@ -336,7 +306,7 @@ class _Core:
         self._queued = 0
         if self._established:
             self._established = False
-            protocol, self._protocol = self._protocol, cast(Any, None)
+            protocol, self._protocol = self._protocol, None
             protocol.connection_lost(self._error or exc)
         elif self._on_handshake is not None:
             self._report_handshake(self._error or exc or ConnectionAbortedError("connection lost in the TLS handshake"))
@@ -437,11 +407,13 @@ class _Core:
         self._lower.set_write_buffer_limits(high, low)
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
-        return cast("tuple[int, int]", self._lower.get_write_buffer_limits())
+        limits: tuple[int, int] = self._lower.get_write_buffer_limits()
+        return limits
 
     def get_write_buffer_size(self) -> int:
         """All bytes that were accepted and that the operating system does not have yet."""
-        return self._queued + cast(int, self._lower.get_write_buffer_size())
+        size: int = self._lower.get_write_buffer_size()
+        return self._queued + size
 
     def is_reading(self) -> bool:
         return self._state == _OPEN and not self._paused
@@ -576,7 +548,8 @@ class _Core:
         return default if self._lower is None else self._lower.get_extra_info(name, default)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
-        return cast(asyncio.BaseProtocol, self._protocol)
+        protocol: asyncio.BaseProtocol = self._protocol
+        return protocol
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol = protocol
