@@ -13,7 +13,7 @@ import contextlib
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ._compat import WRITELINES_IS_SAFE
 
@@ -83,8 +83,11 @@ class _Core:
         """``on_handshake`` is called once: with None after the protocol's ``connection_made``, or with what went wrong;
         then the protocol is never called. Timeouts are seconds, asyncio's defaults if None.
 
-        Raises ValueError for a timeout that is not positive, and what ``context.wrap_bio`` raises.
+        An empty ``server_hostname`` switches the check of the name off, as asyncio's does; None does not. Raises
+        ValueError for a name or a timeout that cannot be, and what ``context.wrap_bio`` raises.
         """
+        if not server_side and server_hostname is None and context.check_hostname:
+            raise ValueError("check_hostname requires server_hostname")
         self._loop = loop
         self._protocol: Any
         self._context = context
@@ -158,6 +161,7 @@ class _Core:
             self._tell_if_full()
         except Exception as exc:
             self._fatal(exc)
+            self._report_handshake(exc)
         finally:
             self._corked = False
         self._feed()
@@ -422,7 +426,8 @@ class _Core:
         """Stop decrypting. At most one read of the transport below is held."""
         if self._state == _OPEN and not self._paused:
             self._paused = True
-            self._lower.pause_reading()
+            if not self._eof:
+                self._lower.pause_reading()
 
     def resume_reading(self) -> None:
         if self._state == _OPEN and self._paused:
@@ -604,6 +609,3 @@ class TLSTransport(_Core, asyncio.BufferedProtocol):
     """
 
     __slots__ = ("__weakref__",)
-
-    if TYPE_CHECKING:
-        get_buffer: Any
