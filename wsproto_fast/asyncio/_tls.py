@@ -231,9 +231,11 @@ class _Core:
         ended = more = False
         error = None
         try:
-            while not ended:
+            while True:
                 count = self._ssl.read(size - filled, buffer[filled:] if filled else buffer)
-                ended = not count
+                if not count:
+                    ended = True
+                    break
                 filled += count
                 if filled == size:
                     more = incoming.pending > 0 or self._ssl.pending() > 0
