@@ -26,8 +26,6 @@ _READ_SIZE = 2**16
 _RECORD = 2**14
 #: Output of a protocol that is being fed may wait until it has this size.
 _CORK_SIZE = 2**16
-#: Records that are handed to the transport below at once.
-_BATCH = 16
 
 #: As asyncio's.
 _HANDSHAKE_TIMEOUT = 60.0
@@ -65,7 +63,6 @@ class _Core:
         *("_loop", "_protocol", "_buffered", "_context", "_lower", "_ssl", "_incoming", "_outgoing", "_server_side"),
         *("_state", "_established", "_on_handshake", "_handshake_timeout", "_shutdown_timeout", "_timer", "_error"),
         *("_paused", "_more", "_eof", "_corked", "_queue", "_queued", "_stalled", "_lower_full", "_told_full"),
-        "_notified",
     )
 
     def __init__(
@@ -121,8 +118,6 @@ class _Core:
         #: The transport below is over its high mark; the protocol has been told to stop writing.
         self._lower_full = False
         self._told_full = False
-        #: Our close_notify is sent.
-        self._notified = False
         self.set_protocol(protocol)
 
     def __repr__(self) -> str:
@@ -245,7 +240,7 @@ class _Core:
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as exc:
-            error = exc.with_traceback(None)  # which would keep the buffer
+            error = exc.with_traceback(None)  # which would keep all of us alive
         del buffer
         if filled and self._buffered:
             self._protocol.buffer_updated(filled)
@@ -271,9 +266,8 @@ class _Core:
         if self._outgoing.pending:
             self._send()
         if self._state == _CLOSING:
-            if not self._queue and not self._notified:
-                self._notified = True
-                ended = self._notify() or ended
+            if not self._queue:
+                ended = self._notify()
             if ended or self._eof:
                 self._close_lower()
 
@@ -355,17 +349,15 @@ class _Core:
                 self._ssl.write(piece)
             except ssl.SSLWantReadError:
                 # Memory BIOs take all that is written to them, so it is a renegotiation (RFC 5246 7.4.1.1).
-                self._put_back([bytes(piece), *map(bytes, pieces)])
+                self._queue = [bytes(piece), *map(bytes, pieces)]
+                self._queued = sum(map(len, self._queue))
                 self._stalled = True
                 break
             except Exception as exc:
                 error = exc
                 break
             records.append(self._outgoing.read())
-            if len(records) == _BATCH:
-                self._write_records(records)
-                records = []
-        if records:
+        if records:  # only now: who is told to stop writing may write or close
             self._write_records(records)
         if error is not None:
             self._fatal(error)
@@ -378,11 +370,6 @@ class _Core:
             self._lower.writelines(records)
         else:  # pragma: no cover (some releases of Python)
             self._lower.write(b"".join(records))
-
-    def _put_back(self, pieces: list[bytes]) -> None:
-        """What could not be encrypted comes before what was written since."""
-        self._queue = pieces + self._queue
-        self._queued += sum(map(len, pieces))
 
     def _send(self) -> None:
         records = self._outgoing.read()
@@ -436,8 +423,7 @@ class _Core:
             self._paused = False
             if not self._eof:
                 self._lower.resume_reading()
-            if not self._corked:  # or else _read goes on
-                self._loop.call_soon(self._go_on_reading)
+            self._loop.call_soon(self._go_on_reading)
 
     def _go_on_reading(self) -> None:
         if self._state == _OPEN and not self._paused:
@@ -485,7 +471,7 @@ class _Core:
         return True
 
     def _notify(self) -> bool:
-        """Send our close_notify. Whether the peer's is there."""
+        """Send our close_notify, once. Whether the peer's is there."""
         try:
             self._ssl.unwrap()
         except (ssl.SSLWantReadError, ssl.SSLSyscallError):
