@@ -727,7 +727,8 @@ def test_much_is_encrypted_in_parts() -> None:
         current = lab(tls=(server, client))
         current.tls.write(BIG)
         assert current.read() == BIG
-        assert sum(sizes) == len(BIG)
+        current.tls.writelines([bytes(100)] * 400)
+        assert sum(sizes) == len(BIG) + 40_000
         assert max(sizes) == RECORD
 
     run(main())
@@ -1160,6 +1161,20 @@ def test_a_peer_that_takes_nothing_delays_the_end_no_longer(hangs_up: bool) -> N
         current.lower.deliver(current.hangs_up() if hangs_up else bytes(10))
         current.lower.close = close  # type: ignore[method-assign]
         assert isinstance(await current.upper.lost, TimeoutError if hangs_up else ssl.SSLError)
+
+    run(main())
+
+
+def test_a_failed_handshake_ends_although_the_peer_takes_nothing() -> None:
+    async def main() -> None:
+        lab = Lab(Buffered(), handshake_timeout=0.01, shutdown_timeout=0.01)
+        lab.start()
+        close, lab.lower.close = lab.lower.close, lambda: None  # type: ignore[method-assign]
+        lab.lower.deliver(b"GET / HTTP/1.1\r\n\r\n")
+        lab.lower.close = close  # type: ignore[method-assign]
+        await lab.lower.lost
+        assert lab.lower.aborted
+        assert len(lab.outcome) == 1
 
     run(main())
 

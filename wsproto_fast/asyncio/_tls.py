@@ -309,7 +309,7 @@ class _Core:
             protocol, self._protocol = self._protocol, None
             protocol.connection_lost(self._error or exc)
         elif self._on_handshake is not None:
-            self._report_handshake(self._error or exc or ConnectionAbortedError("connection lost in the TLS handshake"))
+            self._report_handshake(exc or ConnectionAbortedError("connection lost in the TLS handshake"))
 
     # Records out
 
