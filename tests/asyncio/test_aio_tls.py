@@ -7,6 +7,7 @@ import contextlib
 import functools
 import gc
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -1646,11 +1647,17 @@ def test_renegotiation(tmp_path: Any) -> None:
             tls.write(b"before\n")
             await process.stdout.readuntil(b"before\n")
             process.stdin.write(b"r\n")
-            await process.stdout.readuntil(b"SSL_do_handshake")
-            for n in range(100):
-                tls.write(b"%d\n" % n)
+            lines = 0
+            while "pause_writing" not in upper.calls:
+                if lines % 100 == 99:
+                    process.stdin.write(b"r\n")
+                tls.write(b"<%d>\n" % lines)
+                lines += 1
                 await asyncio.sleep(0)
-            await process.stdout.readuntil(b"99\n")
+            tls.write(b"end\n")
+            output = await process.stdout.readuntil(b"end\n")
+            assert re.findall(rb"<(\d+)>", output) == [b"%d" % n for n in range(lines)]
+            await until(lambda: upper.calls[-1] == "resume_writing")
             process.stdin.write(b"reply\n")
             await until(lambda: upper.data == b"reply\n")
             tls.abort()
