@@ -679,21 +679,21 @@ def test_few_records(sizes: list[int], records: int) -> None:
     run(main())
 
 
-def test_a_cork_holds_64_kib() -> None:
+def test_a_cork_holds_128_kib() -> None:
     sizes: list[int] = []
 
     def reply(upper: Upper, data: bytes) -> None:
         for _ in range(9):
-            upper.transport.write(bytes(10_000))
+            upper.transport.write(bytes(20_000))
             sizes.append(upper.transport.get_write_buffer_size())
-        upper.transport.writelines([bytes(30_000), bytes(30_000)])
+        upper.transport.writelines([bytes(60_000), bytes(60_000)])
         sizes.append(upper.transport.get_write_buffer_size())
 
     async def main() -> None:
         current = lab(Buffered(data=reply))
         current.lower.deliver(current.send(b"go"))
-        assert sizes == [10_000, 20_000, 30_000, 40_000, 50_000, 60_000, 0, 10_000, 20_000, 0]
-        assert len(current.read()) == 150_000
+        assert sizes == [20_000, 40_000, 60_000, 80_000, 100_000, 120_000, 0, 20_000, 40_000, 0]
+        assert len(current.read()) == 300_000
 
     run(main())
 

@@ -19,13 +19,14 @@ from ._compat import WRITELINES_IS_SAFE
 
 __all__ = ["TLSTransport"]
 
-#: What one read of the transport below may bring, and so what may be held while reading is paused.
-_READ_SIZE = 2**16
+#: What one read of the transport below may bring, and so what may be held while reading is paused. With half of it an
+#: echo of 100 KiB costs 5 to 10 % more.
+_READ_SIZE = 2**17
 #: The most plaintext in a record (RFC 8446 5.1), and the most that is encrypted at once: OpenSSL's memory BIOs never
 #: shrink, an idle connection keeps 4/3 of the most that was ever in them.
 _RECORD = 2**14
 #: Output of a protocol that is being fed may wait until it has this size.
-_CORK_SIZE = 2**16
+_CORK_SIZE = 2**17
 
 #: As asyncio's.
 _HANDSHAKE_TIMEOUT = 60.0
