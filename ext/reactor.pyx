@@ -1111,7 +1111,6 @@ cdef class Listener(Watched):
         self._factory = factory
         self._backlog = max(backlog, 1)
         self._context = contextvars.copy_context()
-        _set_nodelay(fd)  # accepted sockets inherit it
 
     def __del__(self):
         if self._fd != -1 and self._reactor._forks == _forks:
@@ -1182,6 +1181,7 @@ cdef class Listener(Watched):
         try:
             protocol = self._factory()
             channel._open(self._reactor, fd, protocol, peer, self._context)
+            _set_nodelay(fd)
             channel.start()
         except BaseException as exc:
             if channel._reactor is None:  # it does not own the descriptor
@@ -1251,7 +1251,8 @@ def adopt(Reactor reactor not None, transport, protocol):
     """
     placeholder = transport.get_protocol()
     if transport.is_closing():
-        raise placeholder.error or ConnectionResetError("the connection was lost as soon as it was made")
+        error = getattr(placeholder, "error", None)  # asyncio lets go of protocols that have lost their connection
+        raise error or ConnectionResetError("the connection was lost as soon as it was made")
     fd = os.dup(transport.get_extra_info("socket").fileno())
     transport.abort()
     try:
