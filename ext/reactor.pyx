@@ -25,9 +25,9 @@ from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from cpython.ref cimport Py_DECREF, Py_XDECREF, PyObject
 from libc.errno cimport (
-    EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOTCONN, EPERM, EPROTO, errno
+    EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM, EPROTO, errno
 )
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 cdef extern from "Python.h":
@@ -398,7 +398,7 @@ cdef inline Py_ssize_t _size(PyObject *chunk) noexcept:
 @cython.final
 @cython.no_gc
 cdef class Output:
-    """What a channel could not send yet: bytes objects (and see ``own``), the first without its first ``sent`` bytes."""
+    """What a channel could not send yet: bytes (and see ``own``), the first without its first ``sent`` bytes."""
 
     cdef list chunks
     cdef Py_ssize_t sent
@@ -567,8 +567,6 @@ cdef class Channel(Watched):
 
     def get_extra_info(self, name, default=None):
         """``socket``, ``sockname`` and ``peername``, also when the channel is closed."""
-        cdef sockaddr_storage address
-        cdef socklen_t size = sizeof(address)
         if name == "peername":
             return default if self._peer is None else _address_object(self._peer)
         if name == "sockname":
@@ -1158,8 +1156,8 @@ cdef class Listener(Watched):
     cdef int _accept(self) except -1:
         cdef sockaddr_storage address
         cdef socklen_t size
-        cdef int fd, count
-        for count in range(min(self._backlog, <int>ACCEPTED)):
+        cdef int fd, _
+        for _ in range(min(self._backlog, <int>ACCEPTED)):
             size = sizeof(address)
             fd = accept4(self._fd, <sockaddr *>&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if fd == -1:
