@@ -436,7 +436,7 @@ def test_partial_writes_and_marks(kind: str) -> None:
             transport.writelines([data[:half], b"", bytearray(data[half : half + 9]), memoryview(data)[half + 9 :]])
         else:
             transport.writelines([data[at : at + 100] for at in range(0, len(data), 100)])
-        if kind in ("bytearray", "memoryview"):
+        if type(transport) is Channel:  # asyncio's of CPython 3.12 and later would send this
             changing[:] = bytes(len(data))
         told.append(transport.get_write_buffer_size() > 100_000)
         transport.write(b"and more")
@@ -625,6 +625,9 @@ def test_aborting() -> None:
 @pytest.mark.parametrize("act", ["close", "abort", "close and write", "pause"])
 @pytest.mark.parametrize("name", ["connection_made", "data_received", "eof_received"])
 def test_ends_in_callbacks(make: Any, act: str, name: str) -> None:
+    if (act, name) == ("pause", "connection_made") and sys.version_info < (3, 11):
+        pytest.skip("asyncio's of CPython 3.10 reads nevertheless")
+
     def end(protocol: Any, *_: Any) -> bool:
         if act == "pause":
             protocol.transport.pause_reading()
@@ -1285,7 +1288,7 @@ def test_what_ends_the_program_while_accepting() -> None:
 
 def run_program(code: str) -> None:
     """Run a program of its own on the loop under test."""
-    head = "import sys; sys.path[:0] = sys.argv[1:]\nfrom test_aio_reactor import *\n"
+    head = "import sys; sys.path[:0] = sys.argv[1:]\nfrom test_aio_reactor import *\nlogging.disable(logging.WARNING)\n"
     paths = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
     result = subprocess.run(
         [sys.executable, "-c", head + code, *paths], capture_output=True, text=True, timeout=60, check=False
