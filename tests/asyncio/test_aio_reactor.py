@@ -1297,6 +1297,7 @@ def run_program(code: str) -> None:
     assert not result.stderr
 
 
+@pytest.mark.external
 @pytest.mark.parametrize("end", ["go on", "stop", "close"])
 def test_no_descriptors_left(end: str) -> None:
     run_program(f"""
@@ -1846,6 +1847,7 @@ def test_loops_in_threads() -> None:
     assert not failures, failures
 
 
+@pytest.mark.external
 def test_forking() -> None:
     """A child that closes what it has inherited, or runs a loop of its own, does not disturb its parent."""
     run_program("""
