@@ -343,7 +343,9 @@ cdef class Watched:
 # Addresses ------------------------------------------------------------------------------------------------------------
 
 cdef bytes _address_bytes(sockaddr_storage *address, socklen_t size):
-    """An address as it is kept: as the kernel wrote it, without the zeros that end one of IPv4."""
+    """An address as it is kept: as the kernel wrote it, without the zeros that end one of IPv4; None if it did not."""
+    if size < sizeof(address.ss_family):
+        return None
     size = min(size, sizeof(sockaddr_storage))
     return PyBytes_FromStringAndSize(<char *>address, 8 if address.ss_family == AF_INET else size)
 
@@ -492,8 +494,10 @@ cdef class Channel(Watched):
         cdef socklen_t size = sizeof(address)
         cdef bytes peer = None
         cdef int fd = sock if isinstance(sock, int) else sock.fileno()
-        if self._fd != -1 or self._flags:
+        if self._reactor is not None:
             raise RuntimeError("a channel is made once")
+        if fd < 0:
+            raise ValueError("the socket is closed")
         if not isinstance(sock, int):
             sock.setblocking(False)
         if getpeername(fd, <sockaddr *>&address, &size) == 0:
@@ -504,14 +508,14 @@ cdef class Channel(Watched):
             sock.detach()
 
     cdef int _open(self, Reactor reactor, int fd, protocol, bytes peer, context) except -1:
+        self._set_protocol(protocol)
+        self._set_limits(None, None)
         reactor._join()
         self._reactor = reactor
         self._fd = fd
-        self._flags = UNSTARTED
-        self._set_limits(None, None)
+        self._flags |= UNSTARTED
         self._peer = peer
         self._context = context
-        self._set_protocol(protocol)
         return 0
 
     def __del__(self):
@@ -853,13 +857,15 @@ cdef class Channel(Watched):
 
     cdef int _write_ready(self) except -1:
         self._send_output()
-        if not self._flags & LOST:
-            self._resume_protocol()  # which may write
-        if self._output is None and not self._flags & (LOST | FAILED):
-            if self._flags & CLOSING:
-                self._end(None)
-            elif self._flags & EOF_SENT:
-                shutdown(self._fd, SHUT_WR)
+        try:
+            if not self._flags & LOST:
+                self._resume_protocol()  # which may write
+        finally:
+            if self._output is None and not self._flags & (LOST | FAILED):
+                if self._flags & CLOSING:
+                    self._end(None)
+                elif self._flags & EOF_SENT:
+                    shutdown(self._fd, SHUT_WR)
         return 0
 
     cdef int _read(self) except -1:
@@ -867,8 +873,9 @@ cdef class Channel(Watched):
         if self._flags & BUFFERED:
             return self._read_into_buffer()
         cdef bytes data = self._receive_bytes()
-        if data is None:
-            return 0
+        return 0 if data is None else self._hand_over(data)
+
+    cdef int _hand_over(self, bytes data) except -1:
         try:
             self._protocol.data_received(data)
         except (SystemExit, KeyboardInterrupt):
@@ -880,21 +887,31 @@ cdef class Channel(Watched):
     cdef int _read_into_buffer(self) except -1:
         cdef Py_buffer view
         cdef Py_ssize_t n
-        try:
-            PyObject_GetBuffer(self._protocol.get_buffer(-1), &view, PyBUF_WRITABLE)
-            if view.len == 0:
-                PyBuffer_Release(&view)
-                raise RuntimeError("get_buffer() returned an empty buffer")
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            return self._fail(exc, "Fatal error: protocol.get_buffer() call failed.")
+        if not self._get_buffer(&view):
+            return 0
         n = _receive(self._fd, view.buf, view.len)
         PyBuffer_Release(&view)
         if n <= 0:
             return self._nothing_received(<int>-n)
+        return self._update_buffer(n)
+
+    cdef bint _get_buffer(self, Py_buffer *view) except -1:
+        """Fill the view with memory of the protocol; false if that has failed, which then is done with."""
         try:
-            self._protocol.buffer_updated(n)
+            PyObject_GetBuffer(self._protocol.get_buffer(-1), view, PyBUF_WRITABLE)
+            if view.len == 0:
+                PyBuffer_Release(view)
+                raise RuntimeError("get_buffer() returned an empty buffer")
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._fail(exc, "Fatal error: protocol.get_buffer() call failed.")
+            return False
+        return True
+
+    cdef int _update_buffer(self, Py_ssize_t size) except -1:
+        try:
+            self._protocol.buffer_updated(size)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -956,34 +973,32 @@ cdef class Channel(Watched):
         self._reactor._loop.call_soon(callback, argument, context=self._context)
         return 0
 
-    def _deliver(self, data):
-        """Give the protocol what somebody else has read."""
-        cdef Py_ssize_t size
+    def _deliver(self, bytes data not None):
+        """Give the protocol what somebody else has read, as much of it as it takes. The rest has its turn later."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         cdef Py_buffer view
-        while data and not self._flags & CLOSING:
-            try:
-                if self._flags & BUFFERED:
-                    PyObject_GetBuffer(self._protocol.get_buffer(-1), &view, PyBUF_WRITABLE)
-                    size = min(view.len, len(data))
-                    memcpy(view.buf, PyBytes_AS_STRING(data), size)
-                    PyBuffer_Release(&view)
-                    data = data[size:]
-                    self._protocol.buffer_updated(size)
+        if self._flags & CLOSING:
+            return
+        try:
+            if not self._flags & BUFFERED:
+                self._hand_over(data)
+            elif self._get_buffer(&view):
+                size = min(view.len, size)
+                memcpy(view.buf, PyBytes_AS_STRING(data), size)
+                PyBuffer_Release(&view)
+                self._update_buffer(size)
+        finally:
+            if size < PyBytes_GET_SIZE(data):
+                self._call_soon(self._deliver, data[size:])
+            else:
+                self._flags &= ~UNSTARTED
+                if self._flags & FAILED:
+                    self._drain_soon()
                 else:
-                    received, data = data, b""
-                    self._protocol.data_received(received)
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as exc:
-                self._fail(exc, "Fatal error: protocol failed.")
-        self._flags &= ~UNSTARTED
-        if self._flags & FAILED:
-            self._drain_soon()
-        else:
-            self._arm()
+                    self._arm()
 
     cdef int _drain_soon(self) except -1:
-        if not self._flags & DRAINING:
+        if not self._flags & (DRAINING | CLOSING):
             self._flags |= DRAINING
             self._call_soon(self._drain, None)
         return 0
@@ -993,9 +1008,11 @@ cdef class Channel(Watched):
         self._flags &= ~DRAINING
         if self._flags & (UNSTARTED | PAUSED | CLOSING):
             return
-        self._read()
-        if not self._flags & (PAUSED | CLOSING):
-            self._drain_soon()
+        try:
+            self._read()
+        finally:
+            if not self._flags & (PAUSED | CLOSING):
+                self._drain_soon()
 
     cdef int _be_patient(self) except -1:
         if not self._flags & TIMED:
@@ -1026,8 +1043,6 @@ cdef class Channel(Watched):
         return 0
 
     cdef int _fail(self, exc, message) except -1:
-        if self._flags & LOST:  # then the loop may be gone
-            return 0
         if isinstance(exc, OSError):
             self._log(exc, message)
         else:

@@ -338,6 +338,19 @@ def test_callbacks_that_raise(make: Any, name: str, error: type[BaseException]) 
     assert complaints == expected
 
 
+def test_a_callback_that_aborts_and_raises() -> None:
+    def fail(protocol: Any, *_: Any) -> None:
+        protocol.transport.abort()
+        raise ValueError
+
+    async def scenario(transport: Any, protocol: Any, peer: socket.socket) -> None:
+        peer.sendall(b"one")
+        await until(lambda: protocol.lost)
+
+    expected = (None, ["made", "data", "lost"], ["Fatal error: protocol.data_received() call failed."])
+    assert both(scenario, lambda: Recorder(data_received=fail)) == expected
+
+
 def test_errors_of_buffers() -> None:
     def fail(_: Any) -> None:
         raise ValueError
@@ -403,6 +416,46 @@ def test_what_ends_the_program_ends_the_loop(error: type[BaseException], name: s
         loop.run_until_complete(go_on())
         peer.close()
     finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("where", ["resume_writing", "draining", "delivery"])
+def test_what_ends_the_program_loses_nothing(where: str) -> None:
+    def interrupt(protocol: Any, *_: Any) -> None:
+        protocol.on.clear()
+        raise KeyboardInterrupt
+
+    loop = new_loop()
+    ours, peer = tcp_pair(small=True)
+    protocol = BufferedRecorder(**{"resume_writing" if where == "resume_writing" else "data_received": interrupt})
+
+    async def begin() -> None:
+        channel = Channel(reactor_of(loop), ours, protocol)
+        channel.start(bytes(3000) if where == "delivery" else b"")
+        if where == "resume_writing":
+            channel.write(bytes(500_000))
+            channel.close()
+            await read_all(peer)
+        elif where == "draining":
+            peer.sendall(bytes(3000))
+            fail_output(channel)
+        await asyncio.sleep(10)
+
+    async def go_on() -> None:
+        if where == "delivery":
+            await until(lambda: len(protocol.received) == 3000)
+            peer.close()
+        await until(lambda: protocol.lost)
+        task.cancel()
+
+    task = loop.create_task(begin())
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_forever()
+        loop.run_until_complete(go_on())
+        assert len(protocol.received) == (0 if where == "resume_writing" else 3000)
+    finally:
+        peer.close()
         loop.close()
 
 
@@ -1092,6 +1145,9 @@ def test_wrong_constructions() -> None:
             mine = reactor_of(asyncio.get_running_loop())
             with pytest.raises(TypeError):
                 Channel(None, ours, Recorder())
+            for sock in (-1, socket.socket.__new__(socket.socket)):
+                with pytest.raises((ValueError, OSError)):
+                    Channel(mine, sock, Recorder())
             with pytest.raises(RuntimeError):
                 mine.__init__(asyncio.get_running_loop())
             assert ours.fileno() != -1
@@ -1441,6 +1497,15 @@ def test_what_the_placeholder_has_read() -> None:
         channel.start(bytes(5000))
         await until(lambda: protocol.lost)
         assert len(protocol.received) == 1000
+        peer.close()
+        await asyncio.sleep(0)
+
+        ours, peer = tcp_pair()
+        protocol = BufferedRecorder(connection_made=lambda protocol: protocol.transport.close())
+        channel = Channel(reactor_of(asyncio.get_running_loop()), ours, protocol)
+        channel.start(b"x")
+        await until(lambda: protocol.lost)
+        assert protocol.calls == ["made", "lost"]
         peer.close()
         await asyncio.sleep(0)
 
