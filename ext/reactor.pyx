@@ -934,8 +934,7 @@ cdef class Channel(Watched):
         if n < COPIED:
             return PyBytes_FromStringAndSize(storage(spare), n)
         reactor._spare = NULL
-        if n < READ_SIZE:
-            _PyBytes_Resize(&spare, n)
+        _PyBytes_Resize(&spare, n)
         data = <bytes>spare
         Py_DECREF(data)  # it was ours
         return data

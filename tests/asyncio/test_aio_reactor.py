@@ -1652,6 +1652,48 @@ def test_the_loop_is_held_while_there_are_sockets() -> None:
     run(main())
 
 
+def test_a_reactor_that_nobody_needs() -> None:
+    async def main() -> None:
+        mine = weakref.ref(reactor_of(asyncio.get_running_loop()))
+        for _ in range(2):
+            async with channel_pair():
+                pass
+            await asyncio.sleep(0)
+        gc.collect()
+        assert mine() is None
+        assert reactor_of(asyncio.get_running_loop()) is not None
+
+    run(main())
+
+
+def test_the_first_context_is_not_held() -> None:
+    class Value:
+        pass
+
+    async def main() -> None:
+        variable: contextvars.ContextVar[Any] = contextvars.ContextVar("variable")
+
+        async def first() -> Any:
+            value = Value()
+            variable.set(value)
+            pairs.append(tcp_pair())
+            open_channel(pairs[0][0], protocols[0])
+            return weakref.ref(value)
+
+        pairs: list[Any] = []
+        protocols = [Recorder(), Recorder()]
+        value = await asyncio.create_task(first())
+        async with channel_pair():
+            protocols[0].transport.close()
+            await until(lambda: protocols[0].lost)
+            await asyncio.sleep(0)
+            gc.collect()
+            assert value() is None
+        pairs[0][1].close()
+
+    run(main())
+
+
 def test_callbacks_run_in_the_context_of_who_opened() -> None:
     variable = contextvars.ContextVar("variable", default="none")
     seen: list[str] = []
@@ -1734,7 +1776,8 @@ def test_a_descriptor_that_is_used_again_within_a_batch() -> None:
         pairs = [tcp_pair(), tcp_pair()]
         channels = [open_channel(ours, protocol) for (ours, _), protocol in zip(pairs, protocols, strict=True)]
         spare, spare_peer = tcp_pair()
-        new = Recorder()
+        asked: list[str] = []
+        new = BufferedRecorder(get_buffer=lambda _: asked.append("buffer"))
 
         def replace(protocol: Any, _: bytes) -> None:
             other = channels[1 - protocols.index(protocol)]
@@ -1751,6 +1794,7 @@ def test_a_descriptor_that_is_used_again_within_a_batch() -> None:
         await until(lambda: any(protocol.received for protocol in protocols))
         await asyncio.sleep(0.01)
         assert new.calls == ["made"]
+        assert not asked
         assert sum(bool(protocol.received) for protocol in protocols) == 1
         spare_peer.sendall(b"mine")
         await until(lambda: new.received == b"mine")
@@ -1930,7 +1974,7 @@ async def main():
         listener.start()
         child = os.fork()
         if child == 0:
-            os._exit(in_child(loop, mine, channel, protocol, listener))
+            os._exit(in_child(loop, mine, channel, listener, other, other_peer))
         assert os.waitpid(child, 0)[1] == 0
         assert reactor_of(loop) is mine
         with clients(listening, 1):
@@ -1939,24 +1983,28 @@ async def main():
         listener.close()
     other_peer.sendall(b"x")
     other.resume_reading()
-    await until(lambda: other.get_protocol().received == b"x")
+    await until(lambda: other.get_protocol().received == b"from the child, x")
     channel.close()
     other.close()
     await asyncio.sleep(0)
     peer.close()
     other_peer.close()
 
-def in_child(loop, mine, channel, protocol, listener):
+def in_child(loop, mine, channel, listener, other, other_peer):
     try:
         warnings.simplefilter("error")
         listener.stop()
         listener.close()
         channel.pause_reading()
         channel.resume_reading()
+        other.resume_reading()
+        other_peer.sendall(b"from the child, ")
+        mine.ready()
+        assert not other.get_protocol().received
         channel.abort()
         channel._lose_connection(None)
-        assert protocol.lost
-        mine.ready()
+        other.abort()
+        other._lose_connection(None)
         assert reactor_of(loop) is not mine
         asyncio._set_running_loop(None)
         def work():
@@ -1973,7 +2021,7 @@ def in_child(loop, mine, channel, protocol, listener):
         thread = threading.Thread(target=work)
         thread.start()
         thread.join()
-        del channel, protocol
+        del channel, other
         gc.collect()
         return 0
     except BaseException:
