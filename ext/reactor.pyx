@@ -548,7 +548,7 @@ cdef class Channel(Watched):
         except BaseException:
             self._discard()
             raise
-        if received and not self._flags & LOST:
+        if received:
             self._call_soon(self._deliver, received)
         else:
             self._flags &= ~UNSTARTED
@@ -960,8 +960,6 @@ cdef class Channel(Watched):
             return self._fail(exc, "Fatal error: protocol.eof_received() call failed.")
         if keep_open:
             self._flags |= EOF_RECEIVED
-            if self._flags & FAILED:
-                self._end(self._error)
         else:
             self.close()
         return 0

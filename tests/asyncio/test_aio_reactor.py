@@ -935,22 +935,29 @@ def test_callbacks_that_raise_after_failed_output() -> None:
     run(main())
 
 
-def test_reading_paused_when_output_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("paused", [True, False])
+def test_reading_paused_when_output_fails(paused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever reads on loses nothing; whoever does not must learn of it some time."""
     monkeypatch.setattr(reactor, "PATIENCE", 0.05)
 
     async def main() -> None:
         async with channel_pair() as (channel, protocol, peer):
+            loop = asyncio.get_running_loop()
             peer.sendall(bytes(70_000))
             protocol.on["data_received"] = lambda _, data: channel.pause_reading()
-            channel.pause_reading()
+            if paused:
+                channel.pause_reading()
+            begin = loop.time()
             fail_output(channel)
-            channel.resume_reading()
+            if paused:
+                channel.resume_reading()
             await until(lambda: len(protocol.received) == 65536)
             assert not protocol.lost
             await until(lambda: protocol.lost)
             assert len(protocol.received) == 65536
             assert protocol.calls[-1] == "lost BrokenPipeError"
+            # reading went on in the first period, so there was a second one
+            assert loop.time() - begin > (0.09 if paused else 0.045)
 
     run(main())
 
@@ -1358,7 +1365,7 @@ def run_program(code: str) -> None:
 def test_no_descriptors_left(end: str) -> None:
     run_program(f"""
 import resource
-reactor.ACCEPT_RETRY_DELAY = 0.05
+reactor.ACCEPT_RETRY_DELAY = 0.2
 
 async def main(end):
     loop = asyncio.get_running_loop()
@@ -1375,6 +1382,9 @@ async def main(end):
                 assert context["exception"].errno == errno.EMFILE
                 assert context["socket"].fileno() == listening.fileno()
             listener.start()  # changes nothing
+            before = len(contexts)
+            await asyncio.sleep(0.02)
+            assert len(contexts) == before
             if end == "stop":
                 listener.stop()
             if end == "close":
@@ -1384,7 +1394,7 @@ async def main(end):
                 await until(lambda: len(protocols) == 30)
             else:
                 before = len(contexts), len(protocols)
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.3)
                 assert (len(contexts), len(protocols)) == before
                 if end == "stop":
                     listener.start()
@@ -1835,10 +1845,16 @@ def test_a_channel_that_nobody_has() -> None:
     async def main() -> None:
         ours, peer = tcp_pair()
         open_channel(ours, Recorder(connection_made=lambda protocol: protocol.transport.pause_reading()))
+        mine = weakref.ref(reactor_of(asyncio.get_running_loop()))
         with pytest.warns(ResourceWarning, match="unclosed transport <Channel fd="):
             gc.collect()
         assert peer.recv(1) == b""
         peer.close()
+        async with channel_pair():
+            pass
+        await asyncio.sleep(0)
+        gc.collect()
+        assert mine() is None  # it has not counted that one on
 
     run(main())
 
