@@ -25,9 +25,9 @@ from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from cpython.ref cimport Py_DECREF, Py_XDECREF, PyObject
 from libc.errno cimport (
-    EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOTCONN, EPERM, EPROTO, errno
+    EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM, EPROTO, errno
 )
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from wsproto_fast.asyncio._link cimport Link
@@ -348,7 +348,9 @@ cdef class Watched:
 # Addresses ------------------------------------------------------------------------------------------------------------
 
 cdef bytes _address_bytes(sockaddr_storage *address, socklen_t size):
-    """An address as it is kept: as the kernel wrote it, without the zeros that end one of IPv4."""
+    """An address as it is kept: as the kernel wrote it, without the zeros that end one of IPv4; None if it did not."""
+    if size < sizeof(address.ss_family):
+        return None
     size = min(size, sizeof(sockaddr_storage))
     return PyBytes_FromStringAndSize(<char *>address, 8 if address.ss_family == AF_INET else size)
 
@@ -403,7 +405,7 @@ cdef inline Py_ssize_t _size(PyObject *chunk) noexcept:
 @cython.final
 @cython.no_gc
 cdef class Output:
-    """What a channel could not send yet: bytes objects (and see ``own``), the first without its first ``sent`` bytes."""
+    """What a channel could not send yet: bytes (and see ``own``), the first without its first ``sent`` bytes."""
 
     cdef list chunks
     cdef Py_ssize_t sent
@@ -497,8 +499,10 @@ cdef class Channel(Watched):
         cdef socklen_t size = sizeof(address)
         cdef bytes peer = None
         cdef int fd = sock if isinstance(sock, int) else sock.fileno()
-        if self._fd != -1 or self._flags:
+        if self._reactor is not None:
             raise RuntimeError("a channel is made once")
+        if fd < 0:
+            raise ValueError("the socket is closed")
         if not isinstance(sock, int):
             sock.setblocking(False)
         if getpeername(fd, <sockaddr *>&address, &size) == 0:
@@ -509,14 +513,14 @@ cdef class Channel(Watched):
             sock.detach()
 
     cdef int _open(self, Reactor reactor, int fd, protocol, bytes peer, context) except -1:
+        self._set_protocol(protocol)
+        self._set_limits(None, None)
         reactor._join()
         self._reactor = reactor
         self._fd = fd
-        self._flags = UNSTARTED
-        self._set_limits(None, None)
+        self._flags |= UNSTARTED
         self._peer = peer
         self._context = context
-        self._set_protocol(protocol)
         return 0
 
     def __del__(self):
@@ -549,7 +553,7 @@ cdef class Channel(Watched):
         except BaseException:
             self._discard()
             raise
-        if received and not self._flags & LOST:
+        if received:
             self._call_soon(self._deliver, received)
         else:
             self._flags &= ~UNSTARTED
@@ -574,8 +578,6 @@ cdef class Channel(Watched):
 
     def get_extra_info(self, name, default=None):
         """``socket``, ``sockname`` and ``peername``, also when the channel is closed."""
-        cdef sockaddr_storage address
-        cdef socklen_t size = sizeof(address)
         if name == "peername":
             return default if self._peer is None else _address_object(self._peer)
         if name == "sockname":
@@ -862,13 +864,15 @@ cdef class Channel(Watched):
 
     cdef int _write_ready(self) except -1:
         self._send_output()
-        if not self._flags & LOST:
-            self._resume_protocol()  # which may write
-        if self._output is None and not self._flags & (LOST | FAILED):
-            if self._flags & CLOSING:
-                self._end(None)
-            elif self._flags & EOF_SENT:
-                shutdown(self._fd, SHUT_WR)
+        try:
+            if not self._flags & LOST:
+                self._resume_protocol()  # which may write
+        finally:
+            if self._output is None and not self._flags & (LOST | FAILED):
+                if self._flags & CLOSING:
+                    self._end(None)
+                elif self._flags & EOF_SENT:
+                    shutdown(self._fd, SHUT_WR)
         return 0
 
     cdef int _read(self) except -1:
@@ -879,8 +883,9 @@ cdef class Channel(Watched):
         if self._flags & BUFFERED and (link is None or link._reads_in_place()):
             return self._read_into_buffer()
         cdef bytes data = self._receive_bytes()
-        if data is None:
-            return 0
+        return 0 if data is None else self._hand_over(data)
+
+    cdef int _hand_over(self, bytes data) except -1:
         try:
             if link is not None:
                 link._received(data, self._reactor._direct)
@@ -895,21 +900,31 @@ cdef class Channel(Watched):
     cdef int _read_into_buffer(self) except -1:
         cdef Py_buffer view
         cdef Py_ssize_t n
-        try:
-            PyObject_GetBuffer(self._protocol.get_buffer(-1), &view, PyBUF_WRITABLE)
-            if view.len == 0:
-                PyBuffer_Release(&view)
-                raise RuntimeError("get_buffer() returned an empty buffer")
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            return self._fail(exc, "Fatal error: protocol.get_buffer() call failed.")
+        if not self._get_buffer(&view):
+            return 0
         n = _receive(self._fd, view.buf, view.len)
         PyBuffer_Release(&view)
         if n <= 0:
             return self._nothing_received(<int>-n)
+        return self._update_buffer(n)
+
+    cdef bint _get_buffer(self, Py_buffer *view) except -1:
+        """Fill the view with memory of the protocol; false if that has failed, which then is done with."""
         try:
-            self._protocol.buffer_updated(n)
+            PyObject_GetBuffer(self._protocol.get_buffer(-1), view, PyBUF_WRITABLE)
+            if view.len == 0:
+                PyBuffer_Release(view)
+                raise RuntimeError("get_buffer() returned an empty buffer")
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._fail(exc, "Fatal error: protocol.get_buffer() call failed.")
+            return False
+        return True
+
+    cdef int _update_buffer(self, Py_ssize_t size) except -1:
+        try:
+            self._protocol.buffer_updated(size)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -932,8 +947,7 @@ cdef class Channel(Watched):
         if n < COPIED:
             return PyBytes_FromStringAndSize(storage(spare), n)
         reactor._spare = NULL
-        if n < READ_SIZE:
-            _PyBytes_Resize(&spare, n)
+        _PyBytes_Resize(&spare, n)
         data = <bytes>spare
         Py_DECREF(data)  # it was ours
         return data
@@ -959,8 +973,6 @@ cdef class Channel(Watched):
             return self._fail(exc, "Fatal error: protocol.eof_received() call failed.")
         if keep_open:
             self._flags |= EOF_RECEIVED
-            if self._flags & FAILED:
-                self._end(self._error)
         else:
             self.close()
         return 0
@@ -971,34 +983,32 @@ cdef class Channel(Watched):
         self._reactor._loop.call_soon(callback, argument, context=self._context)
         return 0
 
-    def _deliver(self, data):
-        """Give the protocol what somebody else has read."""
-        cdef Py_ssize_t size
+    def _deliver(self, bytes data not None):
+        """Give the protocol what somebody else has read, as much of it as it takes. The rest has its turn later."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         cdef Py_buffer view
-        while data and not self._flags & CLOSING:
-            try:
-                if self._flags & BUFFERED:
-                    PyObject_GetBuffer(self._protocol.get_buffer(-1), &view, PyBUF_WRITABLE)
-                    size = min(view.len, len(data))
-                    memcpy(view.buf, PyBytes_AS_STRING(data), size)
-                    PyBuffer_Release(&view)
-                    data = data[size:]
-                    self._protocol.buffer_updated(size)
+        if self._flags & CLOSING:
+            return
+        try:
+            if not self._flags & BUFFERED:
+                self._hand_over(data)
+            elif self._get_buffer(&view):
+                size = min(view.len, size)
+                memcpy(view.buf, PyBytes_AS_STRING(data), size)
+                PyBuffer_Release(&view)
+                self._update_buffer(size)
+        finally:
+            if size < PyBytes_GET_SIZE(data):
+                self._call_soon(self._deliver, data[size:])
+            else:
+                self._flags &= ~UNSTARTED
+                if self._flags & FAILED:
+                    self._drain_soon()
                 else:
-                    received, data = data, b""
-                    self._protocol.data_received(received)
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as exc:
-                self._fail(exc, "Fatal error: protocol failed.")
-        self._flags &= ~UNSTARTED
-        if self._flags & FAILED:
-            self._drain_soon()
-        else:
-            self._arm()
+                    self._arm()
 
     cdef int _drain_soon(self) except -1:
-        if not self._flags & DRAINING:
+        if not self._flags & (DRAINING | CLOSING):
             self._flags |= DRAINING
             self._call_soon(self._drain, None)
         return 0
@@ -1008,9 +1018,11 @@ cdef class Channel(Watched):
         self._flags &= ~DRAINING
         if self._flags & (UNSTARTED | PAUSED | CLOSING):
             return
-        self._read()
-        if not self._flags & (PAUSED | CLOSING):
-            self._drain_soon()
+        try:
+            self._read()
+        finally:
+            if not self._flags & (PAUSED | CLOSING):
+                self._drain_soon()
 
     cdef int _be_patient(self) except -1:
         if not self._flags & TIMED:
@@ -1041,8 +1053,6 @@ cdef class Channel(Watched):
         return 0
 
     cdef int _fail(self, exc, message) except -1:
-        if self._flags & LOST:  # then the loop may be gone
-            return 0
         if isinstance(exc, OSError):
             self._log(exc, message)
         else:
@@ -1124,7 +1134,6 @@ cdef class Listener(Watched):
         self._factory = factory
         self._backlog = max(backlog, 1)
         self._context = contextvars.copy_context()
-        _set_nodelay(fd)  # accepted sockets inherit it
 
     def __del__(self):
         if self._fd != -1 and self._reactor._forks == _forks:
@@ -1172,8 +1181,8 @@ cdef class Listener(Watched):
     cdef int _accept(self) except -1:
         cdef sockaddr_storage address
         cdef socklen_t size
-        cdef int fd, count
-        for count in range(min(self._backlog, <int>ACCEPTED)):
+        cdef int fd, _
+        for _ in range(min(self._backlog, <int>ACCEPTED)):
             size = sizeof(address)
             fd = accept4(self._fd, <sockaddr *>&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if fd == -1:
@@ -1195,6 +1204,7 @@ cdef class Listener(Watched):
         try:
             protocol = self._factory()
             channel._open(self._reactor, fd, protocol, peer, self._context)
+            _set_nodelay(fd)
             channel.start()
         except BaseException as exc:
             if channel._reactor is None:  # it does not own the descriptor
@@ -1264,7 +1274,8 @@ def adopt(Reactor reactor not None, transport, protocol):
     """
     placeholder = transport.get_protocol()
     if transport.is_closing():
-        raise placeholder.error or ConnectionResetError("the connection was lost as soon as it was made")
+        error = getattr(placeholder, "error", None)  # asyncio lets go of protocols that have lost their connection
+        raise error or ConnectionResetError("the connection was lost as soon as it was made")
     fd = os.dup(transport.get_extra_info("socket").fileno())
     transport.abort()
     try:
