@@ -65,6 +65,10 @@ class Receive(Steps):
         connection = self._connection
         if self._state == WAITING:
             connection._receiver = None
+            if connection._arrived is not None:
+                self._state = OVER
+                self._value = connection._take_arrived()
+                return True
         elif self._rest is not None:
             return self._step_rest()
         elif self._state == OVER:
@@ -125,6 +129,10 @@ class Receive(Steps):
 
     def _converted(self, item: str | bytes | Message) -> str | bytes:
         return self._connection._converted(item, self._decode())
+
+    def takes_any(self) -> bool:
+        """Whether a whole message is wanted, as it comes."""
+        return self._wanted is ITERATING or self._wanted is None
 
     def _decode(self) -> bool | None:
         """As ``recv`` was given it."""
@@ -228,7 +236,7 @@ class Core(Link):
     """The hot half of a connection."""
 
     __slots__ = (
-        *("_queue", "_queue_bytes", "_taken", "_paused", "_abandoned", "_receiver", "_waiter", "_streaming"),
+        *("_queue", "_queue_bytes", "_taken", "_paused", "_abandoned", "_receiver", "_waiter", "_arrived", "_streaming"),
         *("_ended", "_raw", "_turn_is_due", "_burst", "_fragmenting", "_drain_waiters", "_overdue", "_watchers"),
         "_recv_is_ours",
     )
@@ -244,6 +252,8 @@ class Core(Link):
         #: What waits for a message, and the future that its task waits with.
         self._receiver: Receive | None = None
         self._waiter: Any = None
+        #: The message that it is given at once: it need not go through the queue.
+        self._arrived: str | bytes | None = None
         #: recv_streaming is in the middle of a message, or waits for one.
         self._streaming = False
         #: All that was received has been delivered, or the transport is gone.
@@ -349,7 +359,26 @@ class Core(Link):
             raise self._closed_error() from exc
 
     def _on_message(self, data: str | bytes) -> None:
-        self._put(data, len(data))
+        receiver = self._receiver
+        if receiver is None or self._queue or not receiver.takes_any():
+            self._put(data, len(data))
+        elif self._arrived is None:
+            self._arrived = data
+        else:
+            self._keep_arrived()
+            self._put(data, len(data))
+
+    def _keep_arrived(self) -> None:
+        """Its task is not woken at once after all, or another message has come."""
+        if self._arrived is not None:
+            data, self._arrived = self._arrived, None
+            self._put(data, len(data))
+
+    def _take_arrived(self) -> str | bytes:
+        data, self._arrived = self._arrived, None
+        assert data is not None
+        self._taken += len(data) + MESSAGE_COST
+        return data
 
     def _put(self, item: Item, size: int) -> None:
         if self._queue is _EMPTY:
@@ -367,13 +396,14 @@ class Core(Link):
                 self._engine.pause()
 
     def _has_news(self) -> bool:
-        return self._receiver is not None and (len(self._queue) != 0 or self._ended)
+        return self._receiver is not None and (self._arrived is not None or len(self._queue) != 0 or self._ended)
 
     def _wake(self, direct: bool) -> None:
         """A task goes on, as a rule, in the next turn of the loop after its future is done. Ours is called back now:
         that saves the turn, and the future, which can be waited for again."""
         waiter = self._waiter
         if waiter is None or waiter.done():
+            self._keep_arrived()
             return
         if direct:
             callbacks = waiter._callbacks  # of asyncio.Future, in each of its implementations
@@ -381,7 +411,9 @@ class Core(Link):
                 callback, context = callbacks[0]
                 waiter.remove_done_callback(callback)
                 run_in(context, callback, self._scheduler.done)
+                self._keep_arrived()  # should that task have been cancelled in this turn
                 return
+        self._keep_arrived()
         waiter.set_result(None)
 
     def _more_received(self) -> bool:

@@ -43,6 +43,9 @@ class _Observed(_Base):
         self._tell("message_received", data)
         sink(data)
 
+    def _on_message(self, data: str | bytes) -> None:
+        self._put(data, len(data))  # through the queue, so that each passes here
+
     def _put(self, item: Any, size: int) -> None:
         self._tell("message_received", item if isinstance(item, (str, bytes)) else item.data)
         super()._put(item, size)
