@@ -712,3 +712,468 @@ def test_a_woken_task_cancels_itself() -> None:
             assert seen == ["0", "1", "2"]
 
     run(main())
+
+
+# In the middle of a read --------------------------------------------------------------------------------------------
+
+BIG = "x" * 2**20
+needs_proc = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+
+
+class Scene:
+    """A server, and clients of ours: the actor, whose messages come in one read, and others that are to notice nothing.
+
+    ``act(scene, ws)`` is called when the server's connection to the actor has answered message "1" of "0" to "4".
+    What it returns is awaited, in a callback's case by a task.
+    """
+
+    def __init__(self, mode: str, act: Callable[[Scene, ServerConnection], Any]) -> None:
+        self.mode = mode
+        self.act = act
+        self.server: Server
+        self.uri = ""
+        #: The server's connections, by their paths, and the tasks of their handlers.
+        self.connections: dict[str, ServerConnection] = {}
+        self.tasks: dict[str, asyncio.Task[Any]] = {}
+        self.started: list[asyncio.Future[Any]] = []
+
+    async def handler(self, ws: ServerConnection) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.admit(ws, task)
+        if self.mode == "callback":
+            await ws.wait_closed()
+            return
+        async for message in ws:
+            if message == "end":
+                return
+            await ws.send(message)
+            if message == "1" and self.connections["/actor"] is ws:
+                result = self.act(self, ws)
+                if result is not None:
+                    await result
+
+    def admit(self, ws: ServerConnection, task: asyncio.Task[Any]) -> None:
+        assert ws.request is not None
+        self.connections[ws.request.path] = ws
+        self.tasks[ws.request.path] = task
+
+    def on_message(self, ws: ServerConnection, message: str) -> None:
+        if message == "end":
+            self.start(ws.close())
+            return
+        ws.try_send(message)
+        if message == "1" and self.connections["/actor"] is ws:
+            result = self.act(self, ws)
+            if result is not None:
+                self.start(result)
+
+    def start(self, awaitable: Any) -> None:
+        self.started.append(asyncio.ensure_future(awaitable))
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        settings: dict[str, Any] = {"on_message": self.on_message} if self.mode == "callback" else {}
+        async with serving(self.handler, close_timeout=2, **settings) as self.server:
+            self.uri = uri_of(self.server, "")
+            yield
+            with contextlib.suppress(ConnectionClosed):
+                await asyncio.gather(*self.started)
+
+    async def play(self) -> tuple[list[str], int | None, list[str]]:
+        """What the actor's client got and its close code, and what the third one got."""
+        async with self.serving():
+            async with connect(self.uri + "/witness") as witness, connect(self.uri + "/third") as third:
+                others = asyncio.create_task(witnessed(witness)), asyncio.create_task(received(third))
+                actor = await connect(self.uri + "/actor", max_queue=None)
+                await until(lambda: len(self.connections) == 3)
+                await turns()
+                with actor.cork():
+                    for message in (*"01234", "end"):
+                        actor.try_send(message)
+                got = await received(actor)
+                await actor.close()
+                assert await others[0]
+                await turns()
+                await third.close()
+                return got, actor.close_code, await others[1]
+
+
+async def witnessed(ws: Connection) -> int:
+    """How many messages were echoed, in order, while others acted; those of a server that closes may be fewer."""
+    number = 0
+    with contextlib.suppress(ConnectionClosed):
+        for number in range(1, 100):
+            await ws.send(f"w{number}")
+            assert await ws.recv() == f"w{number}"
+    return number
+
+
+async def received(ws: Connection) -> list[str]:
+    messages: list[Any] = []
+    with contextlib.suppress(ConnectionClosed):
+        async for message in ws:
+            messages.append(message)
+    return messages
+
+
+async def pinged(scene: Scene, ws: ServerConnection) -> None:
+    latency = await (await ws.ping())
+    assert latency > 0
+
+
+async def connected(scene: Scene, ws: ServerConnection) -> None:
+    async with connect(scene.uri + "/new") as client:
+        await client.send("hello")
+        assert await client.recv() == "hello"
+
+
+async def cancelled(scene: Scene, ws: ServerConnection) -> None:
+    scene.tasks["/actor"].cancel()
+    await asyncio.sleep(0)
+
+
+async def told_the_third(scene: Scene, ws: ServerConnection) -> None:
+    """And the third tells the witness's, and that one us: all of them are woken."""
+    for number in range(3):
+        await scene.connections["/third"].send(f"to the third {number}")
+        broadcast([scene.connections["/third"]], f"to all {number}")
+
+
+def pause_and_resume(scene: Scene, ws: ServerConnection) -> None:
+    ws.transport.pause_reading()
+    ws.transport.resume_reading()
+
+
+def raise_stop(scene: Scene, ws: ServerConnection) -> None:
+    raise Stop
+
+
+def fill(scene: Scene, ws: ServerConnection) -> None:
+    with ws.cork():
+        assert ws.try_send("a")
+        assert ws.try_send("b")
+
+
+async def lets_others_run(scene: Scene, ws: ServerConnection) -> None:
+    await turns(5)
+
+
+def collect(scene: Scene, ws: ServerConnection) -> None:
+    gc.collect()
+
+
+def third(scene: Scene) -> ServerConnection:
+    return scene.connections["/third"]
+
+
+ALL = [*"01234"]
+TWO = [*"01"]
+#: What it does; what the actor's client gets if a task does it, or a callback; its close code; what the third gets.
+ACTIONS: dict[str, tuple[Callable[[Scene, ServerConnection], Any], Any, Any, int, list[str]]] = {
+    "send": (lambda scene, ws: ws.send("x"), [*"01x234"], [*ALL, "x"], 1000, []),
+    "send 1 MiB": (lambda scene, ws: ws.send(BIG), [*"01", BIG, *"234"], [*ALL, BIG], 1000, []),
+    "try_send": (lambda scene, ws: ws.try_send("x") and None, [*"01x234"], [*"01x234"], 1000, []),
+    "fragments": (lambda scene, ws: ws.send(["a", "b"]), [*"01", "ab", *"234"], [*ALL, "ab"], 1000, []),
+    "cork": (fill, [*"01ab234"], [*"01ab234"], 1000, []),
+    "close": (lambda scene, ws: ws.close(4001), TWO, ALL, 4001, []),
+    "abort": (lambda scene, ws: ws.transport.abort(), None, None, 1006, []),
+    "close the transport": (lambda scene, ws: ws.transport.close(), None, None, 1006, []),
+    "raise": (raise_stop, TWO, TWO, 1011, []),
+    "cancel itself": (cancelled, TWO, None, 1011, []),
+    "cancel the third": (lambda scene, ws: scene.tasks["/third"].cancel() and None, ALL, ALL, 1000, []),
+    "abort the third": (lambda scene, ws: third(scene).transport.abort(), ALL, ALL, 1000, []),
+    "close the third": (lambda scene, ws: third(scene).close(4002), ALL, ALL, 1000, []),
+    "tell the third": (
+        *(told_the_third, ALL, ALL, 1000),
+        [f"to {whom} {number}" for number in range(3) for whom in ("the third", "all")],
+    ),
+    "pause and resume": (pause_and_resume, ALL, ALL, 1000, []),
+    "close the server": (lambda scene, ws: scene.server.close(), TWO, TWO, 1001, []),
+    "ping": (pinged, ALL, ALL, 1000, []),
+    "connect": (connected, ALL, ALL, 1000, []),
+    "let others run": (lets_others_run, ALL, ALL, 1000, []),
+    "collect garbage": (collect, ALL, ALL, 1000, []),
+}
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("mode", ["callback", "task"])
+def test_in_the_middle_of_a_read(mode: str, action: str, caplog: pytest.LogCaptureFixture) -> None:
+    act, by_task, by_callback, code, third_gets = ACTIONS[action]
+    expected = by_task if mode == "task" else by_callback
+    before: list[int] = []
+
+    async def main() -> None:
+        async with serving():  # what the loop opens once
+            before.append(descriptors())
+        scene = Scene(mode, act)
+        got, close_code, third_got = await scene.play()
+        await until(lambda: not scene.server._alive)
+        await until(lambda: len(asyncio.all_tasks()) == 1)
+        if expected is None:
+            assert ALL[: len(got)] == got
+        else:
+            assert sorted(got) == sorted(expected)  # what a callback's task sends comes when it comes
+            assert [message for message in got if message in ALL] == [each for each in expected if each in ALL]
+            if mode == "task":
+                assert got == expected
+        if action != "cancel itself" or mode == "task":  # else its message "end" may close it before
+            assert close_code == code
+        assert third_got == third_gets
+        await until(lambda: descriptors() < before[0])
+
+    run(main())
+    assert ("handler failed" in caplog.text) == (action == "raise")
+
+
+@pytest.mark.parametrize("mode", ["callback", "task"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, "stop"])
+def test_the_loop_goes_on_after_it_was_left(mode: str, error: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Left in the middle of a read of three messages, with events of others still to be told."""
+    raised: list[Any] = []
+
+    def act(ws: ServerConnection) -> None:
+        if not raised:
+            raised.append(error)
+            if error == "stop":
+                asyncio.get_running_loop().stop()
+            else:
+                raise error
+
+    def on_message(ws: ServerConnection, message: str) -> None:
+        ws.try_send(message)
+        if message == "1":
+            act(ws)
+
+    async def handler(ws: ServerConnection) -> None:
+        if mode == "callback":
+            return await ws.wait_closed()
+        async for message in ws:
+            await ws.send(message)
+            if message == "1":
+                act(ws)
+
+    settings: Any = {"on_message": on_message} if mode == "callback" else {}
+    loop = new_loop()
+    complaints: list[Any] = []
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    try:
+        server = loop.run_until_complete(start(serve(handler, "127.0.0.1", 0, **settings)))
+        actor, witness = (loop.run_until_complete(start(connect(uri_of(server)))) for _ in range(2))
+
+        async def tell() -> None:
+            await turns(10)
+            with actor.cork():
+                for message in "012":
+                    actor.try_send(message)
+            await witness.send("w")
+
+        telling = loop.create_task(tell())
+        if error == "stop":
+            loop.run_forever()
+        else:
+            with pytest.raises(error):
+                loop.run_forever()
+        assert raised
+
+        async def rest() -> list[Any]:
+            await telling
+            await witness.send("v")
+            seen = [await witness.recv(), await witness.recv()]
+            if error == "stop":
+                seen += [await actor.recv() for _ in range(3)]
+            async with connect(uri_of(server)) as new:
+                await new.send("new")
+                seen.append(await new.recv())
+            return seen
+
+        expected = ["w", "v", *("012" if error == "stop" else ""), "new"]
+        assert loop.run_until_complete(asyncio.wait_for(rest(), 5)) == expected
+        loop.run_until_complete(asyncio.wait_for(ended(server, actor, witness), 10))
+        assert not server._alive
+    finally:
+        loop.run_until_complete(turns(5))
+        loop.close()
+        gc.collect()
+    assert not [context for context in complaints if not isinstance(context.get("exception"), (SystemExit, KeyboardInterrupt))]
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    if os.environ.get("WSPROTO_FAST_LOOP") != "uvloop":
+        return asyncio.new_event_loop()
+    import uvloop
+
+    return uvloop.new_event_loop()
+
+
+async def start(awaitable: Any) -> Any:
+    return await awaitable
+
+
+async def ended(server: Server, *clients: Connection) -> None:
+    for client in clients:
+        await client.close()
+    server.close()
+    await server.wait_closed()
+
+
+@pytest.mark.parametrize("mode", ["callback", "task"])
+@pytest.mark.parametrize("how", ["abort", "close the transport", "close", "cancel", "fail"])
+def test_whoever_is_ended_has_events_in_the_same_batch(how: str, mode: str) -> None:
+    """Each of ten connections ends the others; whose descriptor it had, has none of its events."""
+
+    async def main() -> None:
+        connections: list[ServerConnection] = []
+        firsts: list[ServerConnection] = []
+        tasks: dict[ServerConnection, asyncio.Task[Any]] = {}
+        closing: list[Any] = []
+
+        def end_others(first: ServerConnection) -> None:
+            if firsts:
+                return
+            firsts.append(first)
+            for ws in connections:
+                if ws is first:
+                    continue
+                if how == "abort":
+                    ws.transport.abort()
+                elif how == "close the transport":
+                    ws.transport.close()
+                elif how == "close":
+                    closing.append(asyncio.ensure_future(ws.close()))
+                elif how == "cancel":
+                    tasks[ws].cancel()
+                else:
+                    ws._fail(1008, "others first")
+
+        def on_message(ws: ServerConnection, message: str) -> None:
+            ws.try_send(message) if ws._engine.is_open else None
+            end_others(ws)
+
+        async def handler(ws: ServerConnection) -> None:
+            connections.append(ws)
+            tasks[ws] = asyncio.current_task()  # type: ignore[assignment]
+            if mode == "callback":
+                return await ws.wait_closed()
+            async for message in ws:
+                await ws.send(message)
+                end_others(ws)
+
+        settings: Any = {"on_message": on_message} if mode == "callback" else {}
+        async with serving(handler, close_timeout=1, **settings) as server:
+            for _ in range(5):
+                async with contextlib.AsyncExitStack() as stack:
+                    peers = [await stack.enter_async_context(peer_of(server)) for _ in range(10)]
+                    await until(lambda: len(connections) == 10)
+                    for peer in peers:
+                        os.write(peer.writer.get_extra_info("socket").fileno(), frames(b"0", b"1"))
+                    await until(lambda: bool(firsts))
+                    port = firsts[0].remote_address[1]
+                    for peer in peers:
+                        if peer.writer.get_extra_info("sockname")[1] == port:
+                            assert [await peer.frame() for _ in range(2)] == [(0x81, b"0"), (0x81, b"1")]
+                            peer.write(0x88, (1000).to_bytes(2, "big"))
+                            await peer.expect_close(1000)
+                        else:
+                            peer.write(0x88, (1000).to_bytes(2, "big"))
+                            with contextlib.suppress(ConnectionError):
+                                assert parse_frames(await peer.reader.read()) is not None
+                    async with peer_of(server) as another:
+                        another.writer.write(frames(b"another"))
+                        assert await another.frame() == (0x81, b"another")
+                    await asyncio.gather(*closing)
+                await until(lambda: not server._alive)
+                for each in (connections, firsts, tasks, closing):
+                    each.clear()
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["task", "callback"])
+def test_a_connection_that_is_gone_when_its_task_has_run(how: str) -> None:
+    """Its channel goes on with another protocol, and nobody else has the connection."""
+
+    class Heir(asyncio.Protocol):
+        def __init__(self) -> None:
+            self.data = b""
+
+        def data_received(self, data: bytes) -> None:
+            self.data += data
+
+    async def main() -> None:
+        heir = Heir()
+        held: list[Any] = []
+
+        async def handler(ws: ServerConnection) -> None:
+            await ws.send(await ws.recv())
+            await ws.wait_closed()
+
+        def hand_over(ws: Connection, message: Any) -> None:
+            ws.transport.set_protocol(heir)
+            held[1:] = [ws.transport]
+
+        async def receive(ws: Connection) -> None:
+            hand_over(ws, await ws.recv())
+
+        async with serving(handler) as server:
+            settings: Any = {"on_message": hand_over} if how == "callback" else {}
+            ws = await connect(uri_of(server), ping_interval=None, **settings)
+            gone = weakref.ref(ws)
+            await ws.send("x")
+            held.append(asyncio.create_task(receive(ws)) if how == "task" else None)
+            del ws
+            await until(lambda: len(held) == 2)
+            if how == "task":
+                await held[0]
+            held[0] = None
+            gc.collect()
+            assert gone() is None or how == "callback"
+            for connection in server._alive:
+                connection.try_send("for the heir")
+            await until(lambda: bool(heir.data))
+            assert heir.data == b"\x81\x0cfor the heir"
+            held.pop().abort()
+            await turns(5)
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["returns", "closes", "raises"])
+def test_the_last_reference_goes_while_its_task_is_woken(how: str) -> None:
+    """A client of which only its task knows: gone with it once the connection has ended, without the collector."""
+
+    async def main() -> None:
+        async def receive(ws: Connection) -> None:
+            await ws.send("0")
+            await ws.recv()
+            if how == "closes":
+                await ws.close()
+            elif how == "raises":
+                raise Stop
+
+        async with serving() as server:
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(20):
+                    ws = await connect(uri_of(server), ping_interval=None)
+                    gone = weakref.ref(ws)
+                    transport: Any = ws.transport
+                    task = asyncio.create_task(receive(ws))
+                    del ws
+                    await asyncio.wait([task])
+                    if how == "raises":
+                        assert isinstance(task.exception(), Stop)
+                    del task
+                    transport.abort()
+                    del transport
+                    await until(lambda gone=gone: gone() is None)  # type: ignore[misc]
+            finally:
+                gc.enable()
+
+    run(main())
