@@ -1177,3 +1177,303 @@ def test_the_last_reference_goes_while_its_task_is_woken(how: str) -> None:
                 gc.enable()
 
     run(main())
+
+
+# Joined, and not kept -----------------------------------------------------------------------------------------------
+
+
+class Counting:
+    """Counts what is handed to a transport. The rest is the transport's."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self.writes = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        self.writes += 1
+        self._transport.write(data)
+
+    def writelines(self, chunks: Any) -> None:
+        self.writes += 1
+        self._transport.writelines(chunks)
+
+
+def counting(ws: Any) -> Counting:
+    transport = ws.transport = Counting(ws.transport)
+    return transport
+
+
+@pytest.mark.parametrize("how", ["async for", "recv", "create_task", "callback", "try_send"])
+def test_replies_to_one_read_leave_in_one_write(how: str) -> None:
+    async def main() -> None:
+        counted: list[Counting] = []
+
+        async def handler(ws: ServerConnection) -> None:
+            counted.append(counting(ws))
+            if how == "async for":
+                async for message in ws:
+                    await ws.send(message)
+            elif how == "try_send":
+                async for message in ws:
+                    ws.try_send(message)
+            elif how == "callback":
+                await ws.wait_closed()
+            else:
+                while True:
+                    await ws.send(await (ws.recv() if how == "recv" else asyncio.create_task(ws.recv())))
+
+        settings: Any = {"on_message": lambda ws, message: ws.try_send(message)} if how == "callback" else {}
+        async with serving(handler, max_queue=None, **settings) as server, peer_of(server) as peer:
+            await until(lambda: bool(counted))
+            await turns()
+            for number in range(1, 21):
+                peer.writer.write(frames(*[b"%d" % i for i in range(32)]))
+                for i in range(32):
+                    assert await peer.frame() == (0x81, b"%d" % i)
+                # A task that is made for each message lets the loop turn between two of them.
+                assert counted[0].writes <= number * (32 if how == "create_task" else 1)
+            assert counted[0].writes >= 20
+
+    run(main())
+
+
+STRACED = """
+import asyncio, sys
+sys.path[:0] = [{tests!r}, {aio!r}]
+from aio import uri_of
+from wsproto_fast.asyncio import serve
+
+async def main():
+    over = asyncio.Event()
+    async def handler(ws):
+        async for message in ws:
+            await ws.send(message)
+        over.set()
+    async with serve(handler, "127.0.0.1", 0, compression=None) as server:
+        print(uri_of(server), flush=True)
+        await over.wait()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.external
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_one_send_for_each_recv(tmp_path: Path) -> None:
+    """As the kernel sees it: a client with 32 messages in flight."""
+    from wsproto_fast.asyncio._transports import HAS_REACTOR
+
+    if not HAS_REACTOR or os.environ.get("WSPROTO_FAST_REACTOR") == "0" or not may_trace():
+        pytest.skip("needs the reactor, and strace that may trace")
+    report = tmp_path / "calls"
+    calls = "sendto,sendmsg,recvfrom,write,writev,read"
+    program = STRACED.format(tests=str(ROOT / "tests"), aio=str(ROOT / "tests" / "asyncio"))
+    command = ["strace", "-f", "-e", f"trace={calls}", "-o", str(report), sys.executable, "-c", program]
+    rounds, flight = 200, 32
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        with socket.create_connection(("127.0.0.1", int(address.rsplit(":", 1)[1].strip("/")))) as sock:
+            sock.sendall(REQUEST + b"\r\n")
+            data = b""
+            while b"\r\n\r\n" not in data:
+                data += sock.recv(65536)
+            for _ in range(rounds):
+                sock.sendall(frames(*[b"x" * 100] * flight))
+                size = 0
+                while size < 102 * flight:
+                    size += len(sock.recv(65536))
+            sock.sendall(encode_frame(0x88, (1000).to_bytes(2, "big"), mask=MASK))
+            while sock.recv(65536):
+                pass
+        assert process.wait(10) == 0
+    lines = report.read_text().splitlines()
+    sends = [line for line in lines if "sendto(" in line or "sendmsg(" in line]
+    receives = [line for line in lines if "recvfrom(" in line and "EAGAIN" not in line]
+    assert rounds <= len(sends) <= rounds + 5  # and the answer, and the Close frame
+    assert len(sends) <= len(receives)
+
+
+def may_trace() -> bool:
+    return subprocess.run(["strace", "-o", os.devnull, "true"], stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("how", ["async for", "recv", "create_task", "from a timer", "later in the turn", "after joined"])
+def test_a_lone_message_leaves_at_once(how: str) -> None:
+    """The next line of whoever sends it keeps the loop until the peer has it: a thread with a plain socket."""
+
+    async def main() -> None:
+        arrived = threading.Event()
+        gone = threading.Event()
+        results: list[bool] = []
+
+        def other(port: int) -> None:
+            with socket.create_connection(("127.0.0.1", port)) as sock:
+                sock.sendall(REQUEST + b"\r\n")
+                data = b""
+                while b"\r\n\r\n" not in data:
+                    data += sock.recv(65536)
+                if how == "after joined":
+                    sock.sendall(frames(b"a", b"b", b"c"))
+                    while not data.endswith(b"\x81\x01c"):
+                        data += sock.recv(65536)
+                sock.sendall(frames(b"hello"))
+                while not data.endswith(b"lone"):
+                    data += sock.recv(65536)
+                arrived.set()
+                gone.wait(10)
+
+        async def say(ws: ServerConnection) -> None:
+            await ws.send("lone")
+            results.append(arrived.wait(5))
+
+        async def handler(ws: ServerConnection) -> None:
+            if how == "async for":
+                async for _ in ws:
+                    await say(ws)
+                    return
+            if how == "after joined":
+                for _ in range(3):
+                    await ws.send(await ws.recv())
+            await (asyncio.create_task(ws.recv()) if how == "create_task" else ws.recv())
+            if how == "from a timer":
+                await asyncio.sleep(0.001)
+            elif how == "later in the turn":
+                await turns()
+            await say(ws)
+
+        async with serving(handler) as server:
+            thread = asyncio.get_running_loop().run_in_executor(None, other, port_of(server))
+            await until(lambda: bool(results))
+            gone.set()
+            await thread
+        assert results == [True]
+
+    run(main())
+
+
+def test_messages_in_a_row_all_leave_in_order() -> None:
+    """Sent by a task, by others and by broadcasts, with and without a turn of the loop between; then nothing else
+    happens that could take along what was kept."""
+
+    async def main() -> None:
+        async with handed_over() as (peer, ws):
+            number = 0
+
+            async def expect(count: int) -> None:
+                nonlocal number
+                for _ in range(count):
+                    assert await peer.frame() == (0x81, b"%d" % number)
+                    number += 1
+
+            await ws.send("0")
+            await ws.send("1")
+            await expect(2)
+            broadcast([ws], "2")
+            await ws.send("3")
+            broadcast([ws], "4")
+            ws.try_send("5")
+            with ws.cork():
+                ws.try_send("6")
+                broadcast([ws], "7")
+                await ws.send("8")
+            await ws.send("9")
+            await expect(8)
+            await asyncio.gather(*[ws.send(str(10 + i)) for i in range(20)])
+            await expect(20)
+            sent = number
+            for _ in range(200):  # more than may be sent without a turn of the loop
+                await ws.send(str(sent))
+                sent += 1
+            await expect(200)
+            for _ in range(20):
+                await ws.send(str(number))
+                await expect(1)
+
+    run(main())
+
+
+@pytest.mark.parametrize("end", ["close", "return", "raise"])
+def test_what_was_sent_in_a_row_leaves_before_the_close_frame(end: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async def handler(ws: ServerConnection) -> None:
+            await ws.recv()
+            for number in range(5):
+                await ws.send(str(number))
+            if end == "close":
+                await ws.close()
+            elif end == "raise":
+                raise Stop
+
+        async with serving(handler) as server, peer_of(server) as peer:
+            await turns()
+            peer.writer.write(frames(b"x", b"y"))
+            for number in range(5):
+                assert await peer.frame() == (0x81, b"%d" % number)
+            await peer.expect_close(1011 if end == "raise" else 1000)
+
+    run(main())
+
+
+# Made and dropped ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["recv", "async for", "callback", "recv_json"])
+@pytest.mark.parametrize("end", ["close", "abort", "cancel"])
+def test_connections_that_end_while_they_are_waited_for_are_let_go(end: str, mode: str) -> None:
+    """Of server and client, without the collector."""
+
+    async def main() -> None:
+        seen: list[Any] = []
+        connections: list[ServerConnection] = []
+
+        async def handler(ws: ServerConnection) -> None:
+            seen.append(weakref.ref(ws))
+            connections.append(ws)
+            if mode == "async for":
+                async for _ in ws:
+                    pass
+            elif mode == "callback":
+                await ws.wait_closed()
+            elif mode == "recv_json":
+                await ws.recv_json()
+            else:
+                await ws.recv()
+
+        def ignored(ws: Connection, message: Any) -> None:
+            pass
+
+        settings: Any = {"on_message": ignored} if mode == "callback" else {}
+        async with serving(handler, close_timeout=1, **settings) as server:
+            gc.collect()
+            gc.disable()
+            try:
+                for count in (20, 20):
+                    for _ in range(count):
+                        client = await connect(uri_of(server))
+                        seen.append(weakref.ref(client))
+                        receiving = asyncio.create_task(client.recv())
+                        await turns()
+                        await until(lambda: bool(connections))
+                        ws = connections.pop()
+                        if end == "close":
+                            await client.close()
+                        elif end == "abort":
+                            client.transport.abort()
+                        else:
+                            for task in tasks_of(server):
+                                task.cancel()
+                        await asyncio.wait([receiving])
+                        assert isinstance(receiving.exception(), ConnectionClosed)
+                        del client, receiving, ws
+                        task = None
+                    await until(lambda: not server._alive)
+                    await turns(5)
+                    await until(lambda: not any(each() for each in seen))
+            finally:
+                gc.enable()
+
+    run(main())
