@@ -360,9 +360,7 @@ def room_for(connections: int) -> Iterator[int]:
 
 @pytest.mark.skipif(resource is None or not os.path.isdir("/proc/self/fd"), reason="needs /proc and RLIMIT_NOFILE")
 @pytest.mark.parametrize("mode", ["async for", "on_message"])
-@pytest.mark.parametrize(
-    ("seed", "wanted"), [(1, 500), pytest.param(2, 5000, marks=[slow, pytest.mark.timeout(900)])]
-)
+@pytest.mark.parametrize(("seed", "wanted"), [(1, 500), pytest.param(2, 5000, marks=[slow, pytest.mark.timeout(900)])])
 def test_half_of_the_connections_end_at_random(
     seed: int, wanted: int, mode: str, caplog: pytest.LogCaptureFixture
 ) -> None:
