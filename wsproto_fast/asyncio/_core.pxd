@@ -59,6 +59,7 @@ cdef class Core(Link):
     cdef public bint _ended
     cdef public bint _raw
     cdef public bint _turn_is_due
+    cdef public object _callback
     cdef bint _recv_is_ours
     # sending
     cdef public bint _overdue

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import functools
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -37,6 +36,10 @@ _EMPTY: collections.deque[Item] = collections.deque()
 ITERATING: Any = object()  # the next message, for ``async for``, which ends where ``recv`` raises ConnectionClosedOK
 ARRIVAL: Any = object()  # that there is something in the queue, or will be nothing any more
 
+# Members of an Enum are looked up slowly.
+SENT, QUEUED, FULL = SendStatus.SENT, SendStatus.QUEUED, SendStatus.FULL
+
+# The states of a coroutine object.
 NEW = 0
 WAITING = 1
 OVER = 2
@@ -238,7 +241,7 @@ class Core(Link):
     __slots__ = (
         *("_queue", "_queue_bytes", "_taken", "_paused", "_abandoned", "_receiver", "_waiter", "_arrived", "_streaming"),
         *("_ended", "_raw", "_turn_is_due", "_burst", "_fragmenting", "_drain_waiters", "_overdue", "_watchers"),
-        "_recv_is_ours",
+        "_callback", "_recv_is_ours",
     )
 
     def __init__(self, settings: Settings) -> None:
@@ -262,8 +265,9 @@ class Core(Link):
         self._raw = False
         #: The callback goes on in the next turn of the loop.
         self._turn_is_due = False
-        if settings.on_message is not None:
-            self._sink = functools.partial(settings.on_message, self)
+        #: Called for each message in place of the queue.
+        self._callback: Callable[[Any, Any], object] | None = settings.on_message
+        if self._callback is not None:
             self._budget = TURN
         #: Messages sent since other tasks had a turn.
         self._burst = 0
@@ -359,6 +363,9 @@ class Core(Link):
             raise self._closed_error() from exc
 
     def _on_message(self, data: str | bytes) -> None:
+        if self._callback is not None:
+            self._callback(self, data)
+            return
         receiver = self._receiver
         if receiver is None or self._queue or not receiver.takes_any():
             self._put(data, len(data))
@@ -472,7 +479,7 @@ class Core(Link):
             raise TypeError("data must be str or bytes-like")
         self._check_thread()
         if self._write_paused or self._drain_waiters or self._fragmenting is not None:
-            return SendStatus.FULL
+            return FULL
         self._check_open()
         try:
             self._send_message(message, text, compress)
@@ -481,8 +488,8 @@ class Core(Link):
         except LocalProtocolError as exc:
             raise unwrapped(exc) from None
         if self._pumping or self.buffered_amount or self.transport.is_closing():
-            return SendStatus.QUEUED
-        return SendStatus.SENT
+            return QUEUED
+        return SENT
 
     def _send_message(self, message: DataLike, text: bool | None, compress: bool | None) -> None:
         if isinstance(message, str):
