@@ -29,7 +29,7 @@ if sys.platform == "linux":
 #: Modules compiled from their own ``.py``, which their ``.pxd`` augments.
 COMPILED = (
     *("clock", "events", "reader", "writer", "messages", "sender", "connection"),
-    *("asyncio._scheduler", "asyncio._link", "asyncio._core"),
+    *("asyncio._scheduler", "asyncio._link", "asyncio._core", "asyncio._tls"),
 )
 
 DIRECTIVES = {

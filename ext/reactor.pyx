@@ -877,18 +877,15 @@ cdef class Channel(Watched):
 
     cdef int _read(self) except -1:
         """Read once and call the protocol."""
-        cdef Link link = None
-        if self._flags & LINKED:
-            link = <Link>self._protocol
-        if self._flags & BUFFERED and (link is None or link._reads_in_place()):
+        if self._flags & BUFFERED and not (self._flags & LINKED and not (<Link>self._protocol)._reads_in_place()):
             return self._read_into_buffer()
         cdef bytes data = self._receive_bytes()
         return 0 if data is None else self._hand_over(data)
 
     cdef int _hand_over(self, bytes data) except -1:
         try:
-            if link is not None:
-                link._received(data, self._reactor._direct)
+            if self._flags & LINKED:
+                (<Link>self._protocol)._received(data, self._reactor._direct)
             else:
                 self._protocol.data_received(data)
         except (SystemExit, KeyboardInterrupt):

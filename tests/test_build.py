@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTENSIONS = {"_codec", "clock", "events", "reader", "writer", "messages", "sender", "connection"}
-EXTENSIONS |= {"_scheduler", "_native", "_link", "_core"}
+EXTENSIONS |= {"_scheduler", "_native", "_tls", "_link", "_core"}
 if sys.platform == "linux":
     EXTENSIONS.add("_reactor")
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+
+from ._tls import TLSTransport
 
 if TYPE_CHECKING:
     from ._reactor import Reactor
@@ -69,30 +72,82 @@ class Listening:
         self._server.close()
 
 
+class _TLS:
+    """What TLS is made with: the arguments of the loop's methods that are for it."""
+
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        context = arguments.pop("ssl")
+        self._context: ssl.SSLContext = ssl.create_default_context() if context is True else context
+        self._arguments = {
+            name: arguments.pop(f"ssl_{name}", None) for name in ("handshake_timeout", "shutdown_timeout")
+        }
+        self._hostname: str | None = arguments.pop("server_hostname", None)
+
+    def around(self, protocol: asyncio.BaseProtocol, on_handshake: Any = None) -> TLSTransport:
+        """A protocol that becomes the transport of ``protocol``: a server's, or with ``on_handshake`` a client's."""
+        return TLSTransport(
+            asyncio.get_running_loop(),
+            protocol,
+            self._context,
+            server_side=on_handshake is None,
+            server_hostname=self._hostname,
+            on_handshake=on_handshake,
+            **self._arguments,
+        )
+
+
+def _tls_of(arguments: dict[str, Any]) -> _TLS | None:
+    """Takes from ``arguments`` what is for TLS, if anything is."""
+    return None if arguments.get("ssl") is None else _TLS(arguments)
+
+
 async def listen(method: str, factory: Factory, arguments: dict[str, Any]) -> asyncio.Server | Listening:
     """Listen with ``loop.create_server`` or ``create_unix_server`` and its ``arguments``; ``factory`` makes protocols."""
     create = getattr(asyncio.get_running_loop(), method)
     reactor = _reactor()
-    if reactor is None or arguments.get("ssl") is not None:
+    context = arguments.get("ssl")
+    if reactor is None or not (context is None or isinstance(context, ssl.SSLContext)):  # the loop says what is wrong
         server: asyncio.Server = await create(factory, **arguments)
         return server
-    listening = Listening(
-        await create(factory, **{**arguments, "start_serving": False}),
-        reactor,
-        factory,
-        arguments.get("backlog", 100),
-    )
-    if arguments.get("start_serving", True):
+    arguments = dict(arguments)
+    start = arguments.pop("start_serving", True)
+    tls = _tls_of(arguments)
+    server = await create(factory, start_serving=False, **arguments)
+    new_protocol = factory if tls is None else lambda: tls.around(factory())
+    listening = Listening(server, reactor, new_protocol, arguments.get("backlog", 100))
+    if start:
         await listening.start_serving()
     return listening
 
 
 async def open_transport(method: str, connection: asyncio.BaseProtocol, arguments: dict[str, Any]) -> None:
     """Give ``connection`` a transport, by ``loop.create_connection`` or ``create_unix_connection`` and ``arguments``."""
-    create = getattr(asyncio.get_running_loop(), method)
+    loop = asyncio.get_running_loop()
+    create = getattr(loop, method)
     reactor = _reactor()
-    if reactor is None or arguments.get("ssl") is not None:
+    context = arguments.get("ssl")
+    if reactor is None or not (context is None or context is True or isinstance(context, ssl.SSLContext)):
         await create(lambda: connection, **arguments)
         return
+    arguments = dict(arguments)
+    tls = _tls_of(arguments)
     transport, _ = await create(Placeholder, **arguments)
-    adopt(reactor, transport, connection)
+    if tls is None:
+        adopt(reactor, transport, connection)
+        return
+    opened: asyncio.Future[None] = loop.create_future()
+
+    def on_handshake(exc: BaseException | None) -> None:
+        if opened.done():
+            return
+        if exc is None:
+            opened.set_result(None)
+        else:
+            opened.set_exception(exc)
+
+    channel = adopt(reactor, transport, tls.around(connection, on_handshake))
+    try:
+        await opened
+    except BaseException:
+        channel.abort()
+        raise
