@@ -13,6 +13,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from wsproto_fast import _codec
+
 from . import report, running
 from .cases import all_cases, selected
 
@@ -44,19 +46,18 @@ def main() -> None:
     remarks = [] if speaks_tls else ["TLS: skipped, load.c found no OpenSSL to link (Debian, Ubuntu: libssl-dev)"]
     for case in cases:
         result = running.measure(case, options.loop, options.rounds, options.seconds, programs)
-        remarks += [f"{case.name}: {why}" for why in result.skipped]
+        remarks += [f"{case.name}: {why}" for why in (*result.missing, *result.failed)]
         results.append(result)
         print(report.line(result), flush=True)
+    if not all(result.hurried for result in results):
+        remarks.append("not allowed to have real-time priority (root is): other programs disturb more")
     options.output.mkdir(parents=True, exist_ok=True)
-    for name, text in (
-        ("table.txt", report.table(results)),
-        ("table.md", report.markdown(results)),
-    ):
+    for name, text in (("table.txt", report.table(results)), ("table.md", report.markdown(results))):
         (options.output / name).write_text("\n\n".join([header, text, *remarks]) + "\n")
     (options.output / "chart.svg").write_text(report.chart(results, header))
     print(f"\n{report.table(results)}\n", *remarks, f"In {options.output}: table.txt, table.md, chart.svg", sep="\n")
-    if not any(result.rounds for result in results):
-        sys.exit("nothing was measured")
+    if not results or any(result.failed for result in results):
+        sys.exit("not everything could be measured")
 
 
 def certificate() -> str | None:
@@ -78,12 +79,12 @@ def environment(loop: str, rounds: int, seconds: float) -> str:
             packages.append(f"{package} {version(package)}")
         except PackageNotFoundError:
             continue
-    pinned = running.cores()
-    where = "not pinned" if pinned is None else "server and load on a core each"
+    where = "pinned to no core" if running.cores() is None else "what is measured and its load on a core each"
+    build = f"kernels: {_codec.simd_level()}" if _codec.COMPILED else "the pure build"
     return (
-        f"CPython {platform.python_version()}, {loop} loop, {', '.join(packages)}\n"
+        f"CPython {platform.python_version()}, {loop} loop; {', '.join(packages)}; {build}\n"
         f"{cpu()}, Linux {platform.release()}, {where}; load average {os.getloadavg()[0]:.1f} at the start\n"
-        f"CPU time, medians of {rounds} interleaved rounds of {seconds} s; "
+        f"CPU time a message, delivery or connection, medians of {rounds} interleaved rounds of {seconds} s;\n"
         "in parentheses how many times ours, the median of the rounds' ratios"
     )
 

@@ -1,7 +1,8 @@
 """What is measured, and on whom. Knows no process and no clock.
 
-A case is a row of the table, a candidate a cell in it. The first candidates of a row are floors: C, or asyncio without
-WebSocket. All work alike: text up to 1 KiB, binary above, no compression but where the row says so.
+A case is a row of the table, a candidate a cell in it. The first columns are floors: C, asyncio without WebSocket, or
+what is there without the thing that the row is about. All work alike: text up to 4 KiB, binary above; no compression
+but where the row says so; messages in flight are sent at once, or singly: one for each reply, with a send of its own.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass, field, replace
 
 FLOOR = "C"
 RAW = "raw TCP"
+SOCKET = "socket object"
+UNCOMPRESSED = "ours, no deflate"
 OURS = "ours"
 UVLOOP = "on uvloop"
 TRANSPORTS = "no reactor"
@@ -20,7 +23,7 @@ PICOWS_WEBSOCKETS = "picows.websockets"
 WEBSOCKETS = "websockets"
 AIOHTTP = "aiohttp"
 #: Columns, from left to right.
-COLUMNS = (FLOOR, RAW, OURS, UVLOOP, TRANSPORTS, PICOWS, PICOWS_WEBSOCKETS, WEBSOCKETS, AIOHTTP)
+COLUMNS = (FLOOR, RAW, SOCKET, UNCOMPRESSED, OURS, UVLOOP, TRANSPORTS, PICOWS, PICOWS_WEBSOCKETS, WEBSOCKETS, AIOHTTP)
 
 SERVER = "server"
 CLIENT = "client"
@@ -37,6 +40,8 @@ class Candidate:
     environment: tuple[tuple[str, str], ...] = ()
     loop: str | None = None  # the one that was asked for
     needs: str | None = None  # a module
+    #: What differs from the load of the case.
+    load: tuple[tuple[str, int], ...] = ()
 
     @property
     def missing(self) -> bool:
@@ -127,7 +132,7 @@ def _clients() -> Iterator[Case]:
 def _tls(pem: str) -> Iterator[Case]:
     candidates = tuple(
         replace(candidate, arguments=("--tls", pem))
-        for candidate in (*ours()[:2], PICOWS_CORE, *PEERS)
+        for candidate in (*ours(), PICOWS_CORE, *PEERS)
         if candidate.column != AIOHTTP
     )
     yield Case("TLS server, async for: 64 conns, 32 B", candidates, small(64, tls=1))
@@ -140,29 +145,28 @@ def _broadcasts(members: int = 1000) -> Iterator[Case]:
         everyone = (C_ECHO, *ours(), PICOWS_CORE, *PEERS)
         yield Case(f"broadcast() to {members:,}: {name}", everyone, load, job="broadcast", shown=size == 128)
         yield Case(f"Group.broadcast() to {members:,}: {name}", (C_ECHO, *ours()), load, job="group")
-    plain = replace(ours()[0], column=RAW)
+    plain = replace(ours()[0], column=UNCOMPRESSED, load=(("deflate", 0),))
     for name, size in (("128 B", 128), ("4 KiB", 4096)):
-        candidates = [*ours()[:2], *(peer for peer in PEERS if size == 128 and peer.column != AIOHTTP)]
-        compressed = [replace(candidate, arguments=("--deflate",)) for candidate in candidates]
+        compressed = [replace(candidate, arguments=("--deflate",)) for candidate in (*ours(), *PEERS)]
         load = small(members, size, deflate=1)
         title = f"broadcast() to {members:,}: {name}, deflate"
-        yield Case(title, tuple(compressed), load, job="broadcast", shown=size == 128)
-    del plain
+        yield Case(title, (plain, *compressed), load, job="broadcast", shown=size == 128)
 
 
 def _connections() -> Iterator[Case]:
     """A connection's beginning and end, and what it takes while nothing happens."""
-    load = {"conns": 16}
-    candidates = (C_ECHO, *ours(), PICOWS_CORE, *PEERS)
-    yield Case("opening and closing a connection", candidates, load, job="handshake", shown=True)
-    sockets = Candidate(RAW, "sockets")
+    everyone = (C_ECHO, *ours(), PICOWS_CORE, *PEERS)
+    yield Case("connection opened and closed", everyone, {"conns": 16}, job="handshake", shown=True)
+    sockets = Candidate(SOCKET, "sockets")
     for way in (RESIDENT, TRACED):
-        load = {"conns": 3000 if way == RESIDENT else 2000}
-        for name, program, peers in (
-            ("callback", "ours_callback", (PICOWS_CORE,)),
-            ("async for", "ours", PEERS),
-        ):
-            yield Case(f"idle, {way}: {name}", (sockets, *ours(program), *peers), load, job="idle", way=way)
+        callbacks = (sockets, *ours("ours_callback"), PICOWS_CORE)
+        tasks = (sockets, *ours(), *PEERS)
+        load = {"conns": 3000}
+        yield Case(f"idle connection, {way}: callback", callbacks, load, job="idle", way=way)
+        yield Case(f"idle connection, {way}: async for", tasks, load, job="idle", way=way, shown=way == RESIDENT)
+        compressed = tuple(replace(candidate, arguments=("--deflate",)) for candidate in tasks[1:])
+        load = {"conns": 1000, "deflate": 1}
+        yield Case(f"idle connection, {way}: async for, deflate", compressed, load, job="idle", way=way)
 
 
 def selected(cases: Iterable[Case], pattern: str) -> list[Case]:

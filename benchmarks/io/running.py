@@ -14,7 +14,6 @@ import shlex
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -65,6 +64,7 @@ class Process:
 
     def __init__(self, command: list[str], core: int, environment: dict[str, str]) -> None:
         pinned = cores()
+        self._command = shlex.join(command)
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -95,13 +95,13 @@ class Process:
     def answer(self) -> str:
         assert self._process.stdout is not None
         if not select.select([self._process.stdout], [], [], PATIENCE)[0]:
-            raise Failed(f"{self._process.args}: no answer for {PATIENCE} s")
+            raise Failed(f"{self._command}: no answer for {PATIENCE} s")
         line = self._process.stdout.readline().decode().strip()
         if not line:
             assert self._process.stderr is not None
             self._process.kill()
             errors = self._process.stderr.read().decode(errors="replace").strip()
-            raise Failed(f"{shlex.join(self._process.args)}: {errors or 'ended'}")  # type: ignore[arg-type]
+            raise Failed(f"{self._command}: {errors or 'ended'}")
         return line
 
     def resident(self) -> int:
@@ -146,7 +146,8 @@ class Pair:
     def _start(self, loop: str) -> None:
         case, program = self._case, self._candidate.program
         python = [sys.executable, "-m"]
-        options = [f"{key}={value}" for key, value in case.load.items()]
+        load_options = {**case.load, **dict(self._candidate.load)}
+        options = [f"{key}={value}" for key, value in load_options.items()]
         echo = [str(self._programs / "echo")]
         load = [str(self._programs / "load")]
         if case.way == CLIENT:
@@ -175,7 +176,8 @@ class Pair:
                 self._held = self._memory()
             self._busy = self._run([*load, mode, f"port={port}", f"pid={server.pid}", *options], 1)
         self._busy.answer()
-        self.hurried = [process.hurry() for process in self._started]
+        for process in self._started:
+            self.hurried = process.hurry()
 
     def work(self, seconds: float) -> float:
         """Microseconds of CPU time a message."""
@@ -206,8 +208,11 @@ class Result:
 
     case: Case
     rounds: dict[str, list[float]]
-    #: What could not be measured, and why.
-    skipped: list[str]
+    #: What could not be measured, and why: it is not installed, or did not do what it should.
+    missing: list[str]
+    failed: list[str]
+    #: Whether it had real-time priority.
+    hurried: bool = False
 
     def value(self, column: str) -> float:
         return median(self.rounds[column])
@@ -219,12 +224,12 @@ class Result:
 
 def measure(case: Case, loop: str, rounds: int, seconds: float, programs: Path) -> Result:
     """All candidates in turn, and again."""
-    result = Result(case, {}, [])
+    result = Result(case, {}, [], [])
     with contextlib.ExitStack() as stack:
         pairs: dict[str, Pair] = {}
         for candidate in case.candidates:
             if candidate.missing:
-                result.skipped.append(f"{candidate.column}: {candidate.needs} is not installed")
+                result.missing.append(f"{candidate.column}: {candidate.needs} is not installed")
                 continue
             if candidate.loop == loop:
                 continue  # it is there already
@@ -234,27 +239,25 @@ def measure(case: Case, loop: str, rounds: int, seconds: float, programs: Path) 
                 if case.way in (SERVER, CLIENT):
                     pair.work(seconds / 4)  # caches, allocators, specialising interpreters
             except Failed as exc:
-                result.skipped.append(f"{candidate.column}: {exc}")
+                result.failed.append(f"{candidate.column}: {exc}")
             else:
                 pairs[candidate.column] = pair
-        for column, value in _rounds(case, pairs, rounds, seconds, result.skipped):
-            result.rounds.setdefault(column, []).append(value)
+        for _ in range(rounds if case.way in (SERVER, CLIENT) else 1):
+            for column, pair in list(pairs.items()):
+                try:
+                    value = pair.work(seconds) if case.way in (SERVER, CLIENT) else pair.memory()
+                except Failed as exc:
+                    result.failed.append(f"{column}: {exc}")
+                    result.rounds.pop(column, None)
+                    del pairs[column]
+                else:
+                    result.rounds.setdefault(column, []).append(value)
+        result.hurried = all(pair.hurried for pair in pairs.values())
     return result
-
-
-def _rounds(
-    case: Case, pairs: dict[str, Pair], rounds: int, seconds: float, failed: list[str]
-) -> Iterator[tuple[str, float]]:
-    if case.way in (RESIDENT, TRACED):
-        for column, pair in pairs.items():
-            yield column, pair.memory()
-        return
-    for _ in range(rounds):
-        for column, pair in pairs.items():
-            yield column, pair.work(seconds)
 
 
 def raise_file_limit(wanted: int = 16384) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
