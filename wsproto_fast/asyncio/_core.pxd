@@ -21,6 +21,7 @@ cdef class Receive(Steps):
     cdef bint _take_other(self, object item) except -1
     cdef bint _step_rest(self) except -1
     cdef object _converted(self, object item)
+    cdef bint takes_any(self) except -1
     cdef object _decode(self)
 
 
@@ -51,12 +52,14 @@ cdef class Core(Link):
     cdef public Py_ssize_t _taken
     cdef public Receive _receiver
     cdef object _waiter
+    cdef object _arrived
     cdef public bint _paused
     cdef public bint _abandoned
     cdef public bint _streaming
     cdef public bint _ended
     cdef public bint _raw
     cdef public bint _turn_is_due
+    cdef public object _callback
     cdef bint _recv_is_ours
     # sending
     cdef public bint _overdue
@@ -71,6 +74,10 @@ cdef class Core(Link):
     cpdef _check_queue(self)
     cpdef _take(self)
     cpdef _converted(self, object item, object decode)
+    @cython.locals(receiver=Receive)
+    cpdef _on_message(self, object data)
+    cdef _keep_arrived(self)
+    cdef _take_arrived(self)
     cpdef _put(self, object item, Py_ssize_t size)
     cpdef _fail(self, object code, object reason)
     cpdef bint _sends_now(self, object message) except -1

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import functools
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -37,6 +36,10 @@ _EMPTY: collections.deque[Item] = collections.deque()
 ITERATING: Any = object()  # the next message, for ``async for``, which ends where ``recv`` raises ConnectionClosedOK
 ARRIVAL: Any = object()  # that there is something in the queue, or will be nothing any more
 
+# Members of an Enum are looked up slowly.
+SENT, QUEUED, FULL = SendStatus.SENT, SendStatus.QUEUED, SendStatus.FULL
+
+# The states of a coroutine object.
 NEW = 0
 WAITING = 1
 OVER = 2
@@ -65,6 +68,10 @@ class Receive(Steps):
         connection = self._connection
         if self._state == WAITING:
             connection._receiver = None
+            if connection._arrived is not None:
+                self._state = OVER
+                self._value = connection._take_arrived()
+                return True
         elif self._rest is not None:
             return self._step_rest()
         elif self._state == OVER:
@@ -125,6 +132,10 @@ class Receive(Steps):
 
     def _converted(self, item: str | bytes | Message) -> str | bytes:
         return self._connection._converted(item, self._decode())
+
+    def takes_any(self) -> bool:
+        """Whether a whole message is wanted, as it comes."""
+        return self._wanted is ITERATING or self._wanted is None
 
     def _decode(self) -> bool | None:
         """As ``recv`` was given it."""
@@ -228,9 +239,9 @@ class Core(Link):
     """The hot half of a connection."""
 
     __slots__ = (
-        *("_queue", "_queue_bytes", "_taken", "_paused", "_abandoned", "_receiver", "_waiter", "_streaming"),
+        *("_queue", "_queue_bytes", "_taken", "_paused", "_abandoned", "_receiver", "_waiter", "_arrived", "_streaming"),
         *("_ended", "_raw", "_turn_is_due", "_burst", "_fragmenting", "_drain_waiters", "_overdue", "_watchers"),
-        "_recv_is_ours",
+        "_callback", "_recv_is_ours",
     )
 
     def __init__(self, settings: Settings) -> None:
@@ -244,6 +255,8 @@ class Core(Link):
         #: What waits for a message, and the future that its task waits with.
         self._receiver: Receive | None = None
         self._waiter: Any = None
+        #: The message that it is given at once: it need not go through the queue.
+        self._arrived: str | bytes | None = None
         #: recv_streaming is in the middle of a message, or waits for one.
         self._streaming = False
         #: All that was received has been delivered, or the transport is gone.
@@ -252,8 +265,9 @@ class Core(Link):
         self._raw = False
         #: The callback goes on in the next turn of the loop.
         self._turn_is_due = False
-        if settings.on_message is not None:
-            self._sink = functools.partial(settings.on_message, self)
+        #: Called for each message in place of the queue.
+        self._callback: Callable[[Any, Any], object] | None = settings.on_message
+        if self._callback is not None:
             self._budget = TURN
         #: Messages sent since other tasks had a turn.
         self._burst = 0
@@ -349,7 +363,29 @@ class Core(Link):
             raise self._closed_error() from exc
 
     def _on_message(self, data: str | bytes) -> None:
-        self._put(data, len(data))
+        if self._callback is not None:
+            self._callback(self, data)
+            return
+        receiver = self._receiver
+        if receiver is None or self._queue or not receiver.takes_any():
+            self._put(data, len(data))
+        elif self._arrived is None:
+            self._arrived = data
+        else:
+            self._keep_arrived()
+            self._put(data, len(data))
+
+    def _keep_arrived(self) -> None:
+        """Its task is not woken at once after all, or another message has come."""
+        if self._arrived is not None:
+            data, self._arrived = self._arrived, None
+            self._put(data, len(data))
+
+    def _take_arrived(self) -> str | bytes:
+        data, self._arrived = self._arrived, None
+        assert data is not None
+        self._taken += len(data) + MESSAGE_COST
+        return data
 
     def _put(self, item: Item, size: int) -> None:
         if self._queue is _EMPTY:
@@ -367,13 +403,14 @@ class Core(Link):
                 self._engine.pause()
 
     def _has_news(self) -> bool:
-        return self._receiver is not None and (len(self._queue) != 0 or self._ended)
+        return self._receiver is not None and (self._arrived is not None or len(self._queue) != 0 or self._ended)
 
     def _wake(self, direct: bool) -> None:
         """A task goes on, as a rule, in the next turn of the loop after its future is done. Ours is called back now:
         that saves the turn, and the future, which can be waited for again."""
         waiter = self._waiter
         if waiter is None or waiter.done():
+            self._keep_arrived()
             return
         if direct:
             callbacks = waiter._callbacks  # of asyncio.Future, in each of its implementations
@@ -381,7 +418,9 @@ class Core(Link):
                 callback, context = callbacks[0]
                 waiter.remove_done_callback(callback)
                 run_in(context, callback, self._scheduler.done)
+                self._keep_arrived()  # should that task have been cancelled in this turn
                 return
+        self._keep_arrived()
         waiter.set_result(None)
 
     def _more_received(self) -> bool:
@@ -440,7 +479,7 @@ class Core(Link):
             raise TypeError("data must be str or bytes-like")
         self._check_thread()
         if self._write_paused or self._drain_waiters or self._fragmenting is not None:
-            return SendStatus.FULL
+            return FULL
         self._check_open()
         try:
             self._send_message(message, text, compress)
@@ -449,8 +488,8 @@ class Core(Link):
         except LocalProtocolError as exc:
             raise unwrapped(exc) from None
         if self._pumping or self.buffered_amount or self.transport.is_closing():
-            return SendStatus.QUEUED
-        return SendStatus.SENT
+            return QUEUED
+        return SENT
 
     def _send_message(self, message: DataLike, text: bool | None, compress: bool | None) -> None:
         if isinstance(message, str):
