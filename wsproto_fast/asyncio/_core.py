@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import warnings
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Protocol
@@ -56,13 +55,7 @@ class Watcher(Protocol):
 class Receive(Steps):
     """The coroutine object of ``recv``: nothing is taken before it is awaited, and nothing when it is cancelled."""
 
-    __slots__ = ("_connection", "_rest", "_state", "_wanted")
-
-    _connection: Core
-    _wanted: Any
-    _state: int
-    #: Of a message whose frames were asked for: takes the other ones.
-    _rest: Any
+    __slots__ = ()  # _what: what is wanted; _rest: takes the other frames of a message that were asked for
 
     def step(self) -> bool:
         connection = self._connection
@@ -78,21 +71,21 @@ class Receive(Steps):
             raise RuntimeError("cannot reuse already awaited coroutine")
         else:
             self._state = OVER  # should it raise
-            connection._check_receiving(self._wanted)
+            connection._check_receiving(self._what)
             if connection._taken >= TURN:  # a peer whose messages are always there must not keep the loop to itself
                 connection._loop.call_soon(connection._wake, False)
                 return self._wait()
         if not connection._queue and not connection._ended:
             return self._wait()
         self._state = OVER
-        if self._wanted is ARRIVAL:
+        if self._what is ARRIVAL:
             return True
         if not connection._queue:
             return self._end()
         item = connection._take()
         if type(item) is not bytes and type(item) is not str:
             return self._take_other(item)
-        self._value = item if self._wanted is None or self._wanted is ITERATING else self._converted(item)
+        self._value = item if self._what is None or self._what is ITERATING else self._converted(item)
         return True
 
     def _wait(self) -> bool:
@@ -110,7 +103,7 @@ class Receive(Steps):
     def _end(self) -> bool:
         """There will be no message."""
         error = self._connection._closed_error()
-        if self._wanted is ITERATING and isinstance(error, ConnectionClosedOK):
+        if self._what is ITERATING and isinstance(error, ConnectionClosedOK):
             raise StopAsyncIteration
         raise error
 
@@ -135,11 +128,11 @@ class Receive(Steps):
 
     def takes_any(self) -> bool:
         """Whether a whole message is wanted, as it comes."""
-        return self._wanted is ITERATING or self._wanted is None
+        return self._what is ITERATING or self._what is None
 
     def _decode(self) -> bool | None:
         """As ``recv`` was given it."""
-        decode: bool | None = None if self._wanted is ITERATING else self._wanted
+        decode: bool | None = None if self._what is ITERATING else self._what
         return decode
 
     def throw(self, typ: Any, val: Any = None, tb: TracebackType | None = None) -> Any:
@@ -157,35 +150,21 @@ class Receive(Steps):
         if self._rest is not None:
             self._rest.close()
 
-    def __del__(self) -> None:
-        if self._state == WAITING:
-            self.close()
-        elif self._state == NEW and self._wanted is not ARRIVAL:
-            warnings.warn("coroutine 'Connection.recv' was never awaited", RuntimeWarning, stacklevel=2)
-
 
 def _new_receive(connection: Core, wanted: Any) -> Receive:
     coroutine = Receive.__new__(Receive)
     coroutine._connection = connection
-    coroutine._wanted = wanted
+    coroutine._what = wanted
     coroutine._state = NEW
-    coroutine._rest = coroutine._value = None
+    coroutine._name = None if wanted is ARRIVAL else "Connection.recv"
+    coroutine._text = coroutine._compress = coroutine._timeout = coroutine._rest = coroutine._value = None
     return coroutine
 
 
 class Send(Steps):
     """The coroutine object of ``send``: nothing is sent before it is awaited, and as a rule it need not wait then."""
 
-    __slots__ = ("_compress", "_connection", "_message", "_rest", "_state", "_text", "_timeout")
-
-    _connection: Core
-    _message: Any
-    _text: bool | None
-    _compress: bool | None
-    _timeout: float | None
-    _state: int
-    #: What waits, where something must be waited for.
-    _rest: Any
+    __slots__ = ()  # _what: the message; _rest: what waits, where something must be waited for
 
     def step(self) -> bool:
         connection = self._connection
@@ -193,10 +172,10 @@ class Send(Steps):
             if self._state != NEW:
                 raise RuntimeError("cannot reuse already awaited coroutine")
             self._state = OVER
-            if connection._sends_now(self._message) and connection._sent(self._message, self._text, self._compress):
+            if connection._sends_now(self._what) and connection._sent(self._what, self._text, self._compress):
                 connection._burst += 1
                 return True
-            self._rest = connection._send_slowly(self._message, self._text, self._compress, self._timeout)
+            self._rest = connection._send_slowly(self._what, self._text, self._compress, self._timeout)
         try:
             self._value = self._rest.send(None)
         except StopIteration:
@@ -216,21 +195,18 @@ class Send(Steps):
         if self._rest is not None:
             self._rest.close()
 
-    def __del__(self) -> None:
-        if self._state == NEW:
-            warnings.warn("coroutine 'Connection.send' was never awaited", RuntimeWarning, stacklevel=2)
-
 
 def _new_send(
     connection: Core, message: Any, text: bool | None, compress: bool | None, timeout: float | None
 ) -> Send:
     coroutine = Send.__new__(Send)
     coroutine._connection = connection
-    coroutine._message = message
+    coroutine._what = message
     coroutine._text = text
     coroutine._compress = compress
     coroutine._timeout = timeout
     coroutine._state = NEW
+    coroutine._name = "Connection.send"
     coroutine._rest = coroutine._value = None
     return coroutine
 
@@ -239,7 +215,7 @@ class Core(Link):
     """The hot half of a connection."""
 
     __slots__ = (
-        *("_queue", "_queue_bytes", "_taken", "_paused", "_abandoned", "_receiver", "_waiter", "_arrived", "_streaming"),
+        *("_queue", "_queue_bytes", "_queue_high", "_queue_bytes_high", "_taken", "_paused", "_abandoned", "_receiver", "_waiter", "_arrived", "_streaming"),
         *("_ended", "_raw", "_turn_is_due", "_burst", "_fragmenting", "_drain_waiters", "_overdue", "_watchers"),
         "_callback", "_recv_is_ours",
     )
@@ -248,6 +224,8 @@ class Core(Link):
         super().__init__(settings)
         self._queue = _EMPTY
         self._queue_bytes = 0
+        self._queue_high = settings.queue_high
+        self._queue_bytes_high = settings.queue_bytes
         #: How much was taken since another task could run.
         self._taken = 0
         self._paused = False
@@ -343,8 +321,7 @@ class Core(Link):
         self._queue_bytes -= size
         self._taken += size + MESSAGE_COST
         if self._paused:
-            settings = self._settings
-            if len(self._queue) <= settings.queue_low and self._queue_bytes <= settings.queue_bytes // 2:
+            if len(self._queue) <= self._settings.queue_low and self._queue_bytes <= self._queue_bytes_high // 2:
                 self._paused = False
                 self._resume_input()
         return item
@@ -393,8 +370,7 @@ class Core(Link):
         queue = self._queue
         queue.append(item)
         self._queue_bytes += size
-        settings = self._settings
-        if len(queue) >= settings.queue_high or self._queue_bytes >= settings.queue_bytes:
+        if len(queue) >= self._queue_high or self._queue_bytes >= self._queue_bytes_high:
             if self._abandoned:
                 queue.pop()
                 self._queue_bytes -= size
