@@ -1,7 +1,7 @@
 # Every target sets itself up from a fresh clone; `make help` lists them.
 #
 # Variables: PYTHON (a CPython >= 3.10), VENV (its environment), PYTEST_ARGS, FUZZ_SECONDS (for each fuzz target),
-# AUTOBAHN_CASES, WSPROTO_FAST_NO_EXT=1 (work without a compiler, on the pure build).
+# AUTOBAHN_CASES, BENCH_IO_ARGS, WSPROTO_FAST_NO_EXT=1 (work without a compiler, on the pure build).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -90,7 +90,7 @@ $(VENV)/.built-pure: $(VENV)/.extra-build pyproject.toml setup.py
 
 # Targets --------------------------------------------------------------------------------------------------------------
 
-.PHONY: help build demo test test-loops lint fuzz fuzz-py asan autobahn bench bench-readme coverage test-all dist clean
+.PHONY: help build demo test test-loops lint fuzz fuzz-py asan autobahn bench bench-readme bench-io coverage test-all dist clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | while IFS=$$'\t' read -r name text; do \
@@ -120,6 +120,9 @@ bench: $(BUILT) $(VENV)/.extra-bench ## benchmarks; PYTEST_ARGS="-k mask" select
 
 bench-readme: $(BUILT) $(VENV)/.extra-bench ## the README's table of ratios
 	$(PY) -m benchmarks.compare
+
+bench-io: $(BUILT) $(VENV)/.extra-bench ## servers and clients beside their peers (BENCH_IO_ARGS="--quick --only TLS")
+	$(PY) -m benchmarks.io $(BENCH_IO_ARGS)
 
 # Branch coverage of the Python sources: the suite on the pure build, adapters included.
 coverage: $(BUILT) $(VENV)/.extra-test ## branch coverage of the Python sources; fails under 100 %

@@ -6,7 +6,9 @@ Through the slots am_send and tp_iternext it returns. Those are set here by hand
 
 from collections.abc import Coroutine
 
+cimport cython
 from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
+from cpython.exc cimport PyErr_WarnEx
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_INCREF, PyObject
 
@@ -32,8 +34,21 @@ cdef extern from "Python.h":
 __all__ = ["Steps", "exception_of", "get_ident", "monotonic", "run_in"]
 
 
+@cython.freelist(64)
 cdef class Steps:
     """See _native.py."""
+
+    def __dealloc__(self):  # where __del__ would cost as much as all else
+        if self._state == 0 and self._name is not None:
+            PyErr_WarnEx(RuntimeWarning, b"coroutine '%s' was never awaited" % self._name.encode(), 1)
+
+    @property
+    def __qualname__(self):
+        return self._name or ""
+
+    @property
+    def __name__(self):
+        return self._name or ""
 
     cdef bint step(self) except -1:
         raise NotImplementedError

@@ -10,12 +10,9 @@ cdef int BURST
 
 
 cdef class Receive(Steps):
-    cdef Core _connection
-    cdef object _wanted
-    cdef int _state
-    cdef object _rest
-
+    @cython.locals(connection=Core)
     cdef bint step(self) except -1
+    @cython.locals(connection=Core)
     cdef bint _wait(self) except -1
     cdef bint _end(self) except -1
     cdef bint _take_other(self, object item) except -1
@@ -30,14 +27,7 @@ cdef Receive _new_receive(Core connection, object wanted)
 
 
 cdef class Send(Steps):
-    cdef Core _connection
-    cdef object _message
-    cdef object _text
-    cdef object _compress
-    cdef object _timeout
-    cdef int _state
-    cdef object _rest
-
+    @cython.locals(connection=Core)
     cdef bint step(self) except -1
 
 
@@ -49,6 +39,8 @@ cdef class Core(Link):
     # receiving
     cdef public object _queue
     cdef public Py_ssize_t _queue_bytes
+    cdef Py_ssize_t _queue_high
+    cdef long long _queue_bytes_high
     cdef public Py_ssize_t _taken
     cdef public Receive _receiver
     cdef object _waiter
@@ -59,6 +51,7 @@ cdef class Core(Link):
     cdef public bint _ended
     cdef public bint _raw
     cdef public bint _turn_is_due
+    cdef public object _callback
     cdef bint _recv_is_ours
     # sending
     cdef public bint _overdue
@@ -71,6 +64,9 @@ cdef class Core(Link):
     cpdef _closed_error(self)
     cpdef _check_receiving(self, object wanted)
     cpdef _check_queue(self)
+    cdef bint _has_news(self) except -1
+    cdef bint _more_received(self) except -1
+    @cython.locals(size=Py_ssize_t)
     cpdef _take(self)
     cpdef _converted(self, object item, object decode)
     @cython.locals(receiver=Receive)
@@ -79,7 +75,7 @@ cdef class Core(Link):
     cdef _take_arrived(self)
     cpdef _put(self, object item, Py_ssize_t size)
     cpdef _fail(self, object code, object reason)
-    cpdef bint _sends_now(self, object message) except -1
+    cdef bint _sends_now(self, object message) except -1
     cdef bint _sent(self, object message, object text, object compress) except -1
     cpdef _send_message(self, object message, object text, object compress)
     cpdef _send_prepared(self, object prepared)

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import functools
-import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -37,6 +35,10 @@ _EMPTY: collections.deque[Item] = collections.deque()
 ITERATING: Any = object()  # the next message, for ``async for``, which ends where ``recv`` raises ConnectionClosedOK
 ARRIVAL: Any = object()  # that there is something in the queue, or will be nothing any more
 
+# Members of an Enum are looked up slowly.
+SENT, QUEUED, FULL = SendStatus.SENT, SendStatus.QUEUED, SendStatus.FULL
+
+# The states of a coroutine object.
 NEW = 0
 WAITING = 1
 OVER = 2
@@ -53,13 +55,7 @@ class Watcher(Protocol):
 class Receive(Steps):
     """The coroutine object of ``recv``: nothing is taken before it is awaited, and nothing when it is cancelled."""
 
-    __slots__ = ("_connection", "_rest", "_state", "_wanted")
-
-    _connection: Core
-    _wanted: Any
-    _state: int
-    #: Of a message whose frames were asked for: takes the other ones.
-    _rest: Any
+    __slots__ = ()  # _what: what is wanted; _rest: takes the other frames of a message that were asked for
 
     def step(self) -> bool:
         connection = self._connection
@@ -75,21 +71,21 @@ class Receive(Steps):
             raise RuntimeError("cannot reuse already awaited coroutine")
         else:
             self._state = OVER  # should it raise
-            connection._check_receiving(self._wanted)
+            connection._check_receiving(self._what)
             if connection._taken >= TURN:  # a peer whose messages are always there must not keep the loop to itself
                 connection._loop.call_soon(connection._wake, False)
                 return self._wait()
         if not connection._queue and not connection._ended:
             return self._wait()
         self._state = OVER
-        if self._wanted is ARRIVAL:
+        if self._what is ARRIVAL:
             return True
         if not connection._queue:
             return self._end()
         item = connection._take()
         if type(item) is not bytes and type(item) is not str:
             return self._take_other(item)
-        self._value = item if self._wanted is None or self._wanted is ITERATING else self._converted(item)
+        self._value = item if self._what is None or self._what is ITERATING else self._converted(item)
         return True
 
     def _wait(self) -> bool:
@@ -107,7 +103,7 @@ class Receive(Steps):
     def _end(self) -> bool:
         """There will be no message."""
         error = self._connection._closed_error()
-        if self._wanted is ITERATING and isinstance(error, ConnectionClosedOK):
+        if self._what is ITERATING and isinstance(error, ConnectionClosedOK):
             raise StopAsyncIteration
         raise error
 
@@ -132,11 +128,11 @@ class Receive(Steps):
 
     def takes_any(self) -> bool:
         """Whether a whole message is wanted, as it comes."""
-        return self._wanted is ITERATING or self._wanted is None
+        return self._what is ITERATING or self._what is None
 
     def _decode(self) -> bool | None:
         """As ``recv`` was given it."""
-        decode: bool | None = None if self._wanted is ITERATING else self._wanted
+        decode: bool | None = None if self._what is ITERATING else self._what
         return decode
 
     def throw(self, typ: Any, val: Any = None, tb: TracebackType | None = None) -> Any:
@@ -154,35 +150,21 @@ class Receive(Steps):
         if self._rest is not None:
             self._rest.close()
 
-    def __del__(self) -> None:
-        if self._state == WAITING:
-            self.close()
-        elif self._state == NEW and self._wanted is not ARRIVAL:
-            warnings.warn("coroutine 'Connection.recv' was never awaited", RuntimeWarning, stacklevel=2)
-
 
 def _new_receive(connection: Core, wanted: Any) -> Receive:
     coroutine = Receive.__new__(Receive)
     coroutine._connection = connection
-    coroutine._wanted = wanted
+    coroutine._what = wanted
     coroutine._state = NEW
-    coroutine._rest = coroutine._value = None
+    coroutine._name = None if wanted is ARRIVAL else "Connection.recv"
+    coroutine._text = coroutine._compress = coroutine._timeout = coroutine._rest = coroutine._value = None
     return coroutine
 
 
 class Send(Steps):
     """The coroutine object of ``send``: nothing is sent before it is awaited, and as a rule it need not wait then."""
 
-    __slots__ = ("_compress", "_connection", "_message", "_rest", "_state", "_text", "_timeout")
-
-    _connection: Core
-    _message: Any
-    _text: bool | None
-    _compress: bool | None
-    _timeout: float | None
-    _state: int
-    #: What waits, where something must be waited for.
-    _rest: Any
+    __slots__ = ()  # _what: the message; _rest: what waits, where something must be waited for
 
     def step(self) -> bool:
         connection = self._connection
@@ -190,10 +172,10 @@ class Send(Steps):
             if self._state != NEW:
                 raise RuntimeError("cannot reuse already awaited coroutine")
             self._state = OVER
-            if connection._sends_now(self._message) and connection._sent(self._message, self._text, self._compress):
+            if connection._sends_now(self._what) and connection._sent(self._what, self._text, self._compress):
                 connection._burst += 1
                 return True
-            self._rest = connection._send_slowly(self._message, self._text, self._compress, self._timeout)
+            self._rest = connection._send_slowly(self._what, self._text, self._compress, self._timeout)
         try:
             self._value = self._rest.send(None)
         except StopIteration:
@@ -213,21 +195,18 @@ class Send(Steps):
         if self._rest is not None:
             self._rest.close()
 
-    def __del__(self) -> None:
-        if self._state == NEW:
-            warnings.warn("coroutine 'Connection.send' was never awaited", RuntimeWarning, stacklevel=2)
-
 
 def _new_send(
     connection: Core, message: Any, text: bool | None, compress: bool | None, timeout: float | None
 ) -> Send:
     coroutine = Send.__new__(Send)
     coroutine._connection = connection
-    coroutine._message = message
+    coroutine._what = message
     coroutine._text = text
     coroutine._compress = compress
     coroutine._timeout = timeout
     coroutine._state = NEW
+    coroutine._name = "Connection.send"
     coroutine._rest = coroutine._value = None
     return coroutine
 
@@ -236,15 +215,17 @@ class Core(Link):
     """The hot half of a connection."""
 
     __slots__ = (
-        *("_queue", "_queue_bytes", "_taken", "_paused", "_abandoned", "_receiver", "_waiter", "_arrived", "_streaming"),
+        *("_queue", "_queue_bytes", "_queue_high", "_queue_bytes_high", "_taken", "_paused", "_abandoned", "_receiver", "_waiter", "_arrived", "_streaming"),
         *("_ended", "_raw", "_turn_is_due", "_burst", "_fragmenting", "_drain_waiters", "_overdue", "_watchers"),
-        "_recv_is_ours",
+        "_callback", "_recv_is_ours",
     )
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._queue = _EMPTY
         self._queue_bytes = 0
+        self._queue_high = settings.queue_high
+        self._queue_bytes_high = settings.queue_bytes
         #: How much was taken since another task could run.
         self._taken = 0
         self._paused = False
@@ -262,8 +243,9 @@ class Core(Link):
         self._raw = False
         #: The callback goes on in the next turn of the loop.
         self._turn_is_due = False
-        if settings.on_message is not None:
-            self._sink = functools.partial(settings.on_message, self)
+        #: Called for each message in place of the queue.
+        self._callback: Callable[[Any, Any], object] | None = settings.on_message
+        if self._callback is not None:
             self._budget = TURN
         #: Messages sent since other tasks had a turn.
         self._burst = 0
@@ -339,8 +321,7 @@ class Core(Link):
         self._queue_bytes -= size
         self._taken += size + MESSAGE_COST
         if self._paused:
-            settings = self._settings
-            if len(self._queue) <= settings.queue_low and self._queue_bytes <= settings.queue_bytes // 2:
+            if len(self._queue) <= self._settings.queue_low and self._queue_bytes <= self._queue_bytes_high // 2:
                 self._paused = False
                 self._resume_input()
         return item
@@ -359,6 +340,9 @@ class Core(Link):
             raise self._closed_error() from exc
 
     def _on_message(self, data: str | bytes) -> None:
+        if self._callback is not None:
+            self._callback(self, data)
+            return
         receiver = self._receiver
         if receiver is None or self._queue or not receiver.takes_any():
             self._put(data, len(data))
@@ -386,8 +370,7 @@ class Core(Link):
         queue = self._queue
         queue.append(item)
         self._queue_bytes += size
-        settings = self._settings
-        if len(queue) >= settings.queue_high or self._queue_bytes >= settings.queue_bytes:
+        if len(queue) >= self._queue_high or self._queue_bytes >= self._queue_bytes_high:
             if self._abandoned:
                 queue.pop()
                 self._queue_bytes -= size
@@ -472,7 +455,7 @@ class Core(Link):
             raise TypeError("data must be str or bytes-like")
         self._check_thread()
         if self._write_paused or self._drain_waiters or self._fragmenting is not None:
-            return SendStatus.FULL
+            return FULL
         self._check_open()
         try:
             self._send_message(message, text, compress)
@@ -481,8 +464,8 @@ class Core(Link):
         except LocalProtocolError as exc:
             raise unwrapped(exc) from None
         if self._pumping or self.buffered_amount or self.transport.is_closing():
-            return SendStatus.QUEUED
-        return SendStatus.SENT
+            return QUEUED
+        return SENT
 
     def _send_message(self, message: DataLike, text: bool | None, compress: bool | None) -> None:
         if isinstance(message, str):

@@ -5,6 +5,7 @@ The compiled build has another implementation, ``ext/native.pyx``. Knows Python;
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from threading import get_ident
@@ -18,12 +19,35 @@ __all__ = ["Steps", "exception_of", "get_ident", "monotonic", "run_in"]
 class Steps:
     """The base of coroutine objects. ``step`` goes on, and says whether that was all; then ``_value`` is what the
     coroutine returns, else the future to wait for. It raises what the coroutine raises. Subclasses have ``throw`` and
-    ``close``, too."""
+    ``close``, too, and no fields: so the memory of one serves for the next.
 
-    __slots__ = ("_value",)
+    One that ends with ``_state`` 0 was never awaited, which a RuntimeWarning says if it has a ``_name``.
+    """
 
-    def __init__(self) -> None:
-        self._value: Any = None
+    __slots__ = ("_compress", "_connection", "_name", "_rest", "_state", "_text", "_timeout", "_value", "_what")
+
+    _name: str | None
+    _state: int
+    _value: Any
+    #: Whose it is, what it is to do, and what else does it if it is not so simple.
+    _connection: Any
+    _what: Any
+    _text: bool | None
+    _compress: bool | None
+    _timeout: float | None
+    _rest: Any
+
+    def __del__(self) -> None:
+        if self._state == 0 and self._name is not None:
+            warnings.warn(f"coroutine '{self._name}' was never awaited", RuntimeWarning, stacklevel=2)
+
+    @property
+    def __qualname__(self) -> str:  # type: ignore[override]
+        return self._name or ""
+
+    @property
+    def __name__(self) -> str:
+        return self.__qualname__
 
     def step(self) -> bool:
         raise NotImplementedError

@@ -5,7 +5,6 @@ A class of its own, made at need, so that connections without an observer do not
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any
 
 from ..events import Event, Pong
@@ -33,18 +32,15 @@ class _Observed(_Base):
             self.logger.error("observer failed", exc_info=True)
 
     def _open(self, engine: Engine) -> None:
-        sink = self._sink
-        if sink is not None:
-            self._sink = functools.partial(self._tell_and_call, sink)
         self._tell("connection_opened")
         super()._open(engine)
 
-    def _tell_and_call(self, sink: Any, data: str | bytes) -> None:
-        self._tell("message_received", data)
-        sink(data)
-
     def _on_message(self, data: str | bytes) -> None:
-        self._put(data, len(data))  # through the queue, so that each passes here
+        if self._callback is None:
+            self._put(data, len(data))  # through the queue, so that each is told
+        else:
+            self._tell("message_received", data)
+            super()._on_message(data)
 
     def _put(self, item: Any, size: int) -> None:
         self._tell("message_received", item if isinstance(item, (str, bytes)) else item.data)
