@@ -20,7 +20,7 @@ from asyncio.trsock import TransportSocket
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
+from cpython.contextvars cimport PyContext_Copy, PyContext_Enter, PyContext_Exit
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from cpython.ref cimport Py_DECREF, Py_XDECREF, PyObject
@@ -1200,7 +1200,7 @@ cdef class Listener(Watched):
         protocol = None
         try:
             protocol = self._factory()
-            channel._open(self._reactor, fd, protocol, peer, self._context)
+            channel._open(self._reactor, fd, protocol, peer, PyContext_Copy(self._context))
             _set_nodelay(fd)
             channel.start()
         except BaseException as exc:

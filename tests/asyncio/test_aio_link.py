@@ -246,7 +246,6 @@ def test_what_subclasses_do() -> None:
             lambda: link._on_message(""),
             lambda: link._on_event(None),  # type: ignore[arg-type]
             link._on_end,
-            link._more_received,
             link._on_budget_spent,
             lambda: link._on_failure(ValueError()),
         ):
