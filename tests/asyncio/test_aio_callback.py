@@ -676,7 +676,7 @@ def test_a_well_behaved_connection_beside_bombs() -> None:
                     await client.send("hello")
                     assert await client.recv() == "hello"
                     slowest = max(slowest, time.perf_counter() - started)
-                assert slowest < 0.1
+                assert slowest < 0.5
 
     run(main(), limit=60)
 

@@ -72,6 +72,8 @@ cdef class Core(Link):
     cpdef _closed_error(self)
     cpdef _check_receiving(self, object wanted)
     cpdef _check_queue(self)
+    cdef bint _has_news(self) except -1
+    cdef bint _more_received(self) except -1
     cpdef _take(self)
     cpdef _converted(self, object item, object decode)
     @cython.locals(receiver=Receive)
@@ -80,7 +82,7 @@ cdef class Core(Link):
     cdef _take_arrived(self)
     cpdef _put(self, object item, Py_ssize_t size)
     cpdef _fail(self, object code, object reason)
-    cpdef bint _sends_now(self, object message) except -1
+    cdef bint _sends_now(self, object message) except -1
     cdef bint _sent(self, object message, object text, object compress) except -1
     cpdef _send_message(self, object message, object text, object compress)
     cpdef _send_prepared(self, object prepared)

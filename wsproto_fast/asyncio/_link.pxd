@@ -51,12 +51,12 @@ cdef class Link:
     cpdef _on_budget_spent(self)
     cpdef _on_failure(self, object exc)
     cpdef _on_end(self)
-    cpdef bint _has_news(self) except -1
+    cdef bint _has_news(self) except -1
     cpdef _wake(self, bint direct)
-    cpdef bint _more_received(self) except -1
+    cdef bint _more_received(self) except -1
     cpdef get_buffer(self, Py_ssize_t sizehint)
     cpdef buffer_updated(self, Py_ssize_t nbytes)
-    cpdef bint _reads_in_place(self) except -1
+    cdef bint _reads_in_place(self) except -1
     cpdef _received(self, bytes data, bint direct)
     cpdef _until_lost(self)
     cpdef _feed_spill(self)
@@ -65,13 +65,13 @@ cdef class Link:
     cpdef _settle(self)
     cpdef _resume_input(self)
     cpdef _pause_reading(self, bint pause)
-    cpdef _flush(self)
-    cpdef _flush_send(self)
+    cdef _flush(self)
+    cdef _flush_send(self)
     @cython.locals(now=double)
     cdef bint _sent_right_before(self) except -1
     cpdef _flush_later(self)
     cpdef _on_turn_end(self)
-    cpdef _write(self)
+    cdef _write(self)
     cpdef _on_writable(self)
     cpdef _obey(self, object close_transport)
     cpdef _can_half_close(self)
