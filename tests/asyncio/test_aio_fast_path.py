@@ -18,19 +18,18 @@ import socket
 import subprocess
 import sys
 import threading
-import warnings
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aio import MASK, REQUEST, ROOT, Peer, pair, peer_of, port_of, run, runner, serving, tasks_of, until, uri_of
+from aio import MASK, REQUEST, ROOT, Peer, pair, peer_of, port_of, run, serving, tasks_of, until, uri_of
 from helpers import encode_frame, parse_frames
 
 from wsproto_fast.asyncio import Connection, Server, ServerConnection, broadcast, connect, serve
 from wsproto_fast.asyncio._compat import timeout
-from wsproto_fast.exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedError, ConnectionClosedOK
+from wsproto_fast.exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK
 
 needs_3_11 = pytest.mark.skipif(sys.version_info < (3, 11), reason="needs Python 3.11")
 needs_3_12 = pytest.mark.skipif(sys.version_info < (3, 12), reason="needs Python 3.12")
