@@ -943,7 +943,7 @@ def test_reading_paused_when_output_fails(paused: bool, monkeypatch: pytest.Monk
     async def main() -> None:
         async with channel_pair() as (channel, protocol, peer):
             loop = asyncio.get_running_loop()
-            peer.sendall(bytes(70_000))
+            peer.sendall(bytes(140_000))
             protocol.on["data_received"] = lambda _, data: channel.pause_reading()
             if paused:
                 channel.pause_reading()
