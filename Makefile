@@ -24,7 +24,7 @@ else
 BUILT := $(VENV)/.built-pure
 endif
 
-PXD := $(wildcard wsproto_fast/*.pxd)
+PXD := $(wildcard wsproto_fast/*.pxd wsproto_fast/*/*.pxd)
 SOURCES := setup.py $(wildcard ext/*.pyx ext/*.pxd ext/*.pxi ext/*.h) $(PXD) $(wildcard $(PXD:.pxd=.py))
 
 # Set-up ---------------------------------------------------------------------------------------------------------------
@@ -106,14 +106,15 @@ test: $(BUILT) $(VENV)/.extra-test ## all tests, engine tests on both builds (PY
 
 # Each on its own: a loop is chosen once, for a whole process. Debug mode finds what tests leave behind. A signal does not
 # interrupt uvloop: a test that hangs ends the run, with the stacks of all threads.
-test-loops: $(BUILT) $(VENV)/.extra-test ## the asyncio adapter's tests on uvloop, and in asyncio's debug mode
+test-loops: $(BUILT) $(VENV)/.extra-test ## the asyncio adapter's tests on uvloop, without the reactor, in debug mode
 	WSPROTO_FAST_LOOP=uvloop $(PY) -m pytest tests/asyncio -m "not slow" --timeout-method=thread $(PYTEST_ARGS)
+	WSPROTO_FAST_LOOP=uvloop WSPROTO_FAST_REACTOR=0 $(PY) -m pytest tests/asyncio -m "not slow" --timeout-method=thread $(PYTEST_ARGS)
 	PYTHONASYNCIODEBUG=1 $(PY) -m pytest tests/asyncio -m "not slow and not external" $(PYTEST_ARGS)
 
 lint: $(VENV)/.extra-lint $(VENV)/.extra-test ## ruff, mypy --strict, cython-lint
 	$(BIN)/ruff check .
 	$(PY) -m mypy
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint $(wildcard ext/*.pyx ext/*.pxd wsproto_fast/*.pxd)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint $(wildcard ext/*.pyx) $(PXD)
 
 bench: $(BUILT) $(VENV)/.extra-bench ## benchmarks; PYTEST_ARGS="-k mask" selects
 	$(PY) -m pytest benchmarks --benchmark-only --timeout=0 $(PYTEST_ARGS)

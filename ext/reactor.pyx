@@ -120,7 +120,7 @@ cdef enum:
     TURN = 1_000_000
 # One read; from this size on it is handed over rather than copied (one memcpy of 4 KiB costs what a realloc does).
 cdef enum:
-    READ_SIZE = 65536
+    READ_SIZE = 131072
     COPIED = 4096
 # One sendmsg: the kernel's limit of chunks, and bytes beyond which no more of them are gathered.
 cdef enum:
@@ -208,6 +208,8 @@ cdef class Reactor:
     cdef object _loop_reference
     cdef list _table  # Watched or None, by descriptor: what the kernel may tell of
     cdef Py_ssize_t _sockets
+    cdef Py_ssize_t _watching  # how many are in the table
+    cdef Watched _watched_last  # came into the table last
     cdef int _epoll
     cdef uint32_t _forks
     cdef uint32_t _generation  # of what came into the table last
@@ -247,6 +249,11 @@ cdef class Reactor:
             return
         self._deadline = _now() + TURN
         self._direct = asyncio.current_task(self._loop) is None  # else somebody runs the loop within a task
+        if self._watching == 1 and self._done == self._told:
+            entry = self._watched_last  # a client's, often: there is no need to ask which one it is
+            if entry is not None and entry._watched:
+                entry._handle(entry._watched)
+                return
         while True:
             if self._done == self._told:
                 self._done = 0
@@ -321,6 +328,7 @@ cdef class Watched:
         cdef int operation = EPOLL_CTL_MOD
         if self._watched and table[self._fd] is not self:
             self._watched = 0  # a listener's descriptor, which its owner has closed, and which is used again
+            reactor._watching -= 1
         if wanted == self._watched:
             return 0
         if reactor._forks != _forks:  # the epoll is our parent's as well
@@ -328,6 +336,9 @@ cdef class Watched:
         if not wanted:
             self._watched = 0
             table[self._fd] = None
+            reactor._watching -= 1
+            if reactor._watched_last is self:
+                reactor._watched_last = None
             epoll_ctl(reactor._epoll, EPOLL_CTL_DEL, self._fd, NULL)  # fails if a listener's owner has closed it
             return 0
         if not self._watched:
@@ -340,6 +351,9 @@ cdef class Watched:
         event.data.u64 = (<uint64_t>self._generation << 32) | <uint32_t>self._fd
         if epoll_ctl(reactor._epoll, operation, self._fd, &event) == -1:
             return errno
+        if not self._watched:
+            reactor._watching += 1
+            reactor._watched_last = self
         self._watched = wanted
         table[self._fd] = self
         return 0

@@ -101,7 +101,8 @@ def outdated_extensions() -> list[str]:
     """Extensions older than their sources."""
     written = {"_codec": "codec.pyx", "asyncio/_reactor": "reactor.pyx", "asyncio/_native": "native.pyx"}
     outdated = []
-    for module in (*COMPILED_MODULES, *(f"asyncio/_{name}" for name in ("reactor", "native", "scheduler", "link", "core", "tls"))):
+    adapter = [f"asyncio/_{name}" for name in ("reactor", "native", "scheduler", "link", "core", "tls")]
+    for module in (*COMPILED_MODULES, *adapter):
         source = DIRECTORY / f"{module}.py"
         if module in written:
             source = DIRECTORY.parent / "ext" / written[module]

@@ -1,6 +1,6 @@
 """``python -m benchmarks.io``: measures, prints the table, writes table.txt, table.md and chart.svg.
 
-The default run takes about six minutes and wants a machine with nothing else to do. ``--quick`` shows in seconds that
+The default run takes about seven minutes and wants a machine with nothing else to do. ``--quick`` shows in seconds that
 everything works; its figures mean nothing.
 """
 
@@ -26,13 +26,18 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="WORDS", help="rows with all these words in their name")
     parser.add_argument("--list", action="store_true", help="show the names of the rows")
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio", help="for all servers and clients")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.4, help="of a candidate in a round")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=0.25, help="of a candidate in a round")
     parser.add_argument("--quick", action="store_true", help="one short round with few connections")
     parser.add_argument("--output", type=Path, default=BUILD, help="the folder of table.txt, table.md and chart.svg")
     options = parser.parse_args()
+    if not sys.platform.startswith("linux"):
+        sys.exit("bench-io needs Linux: its floor is epoll, and it reads the CPU clocks of other processes")
     running.raise_file_limit()
-    programs, speaks_tls = running.compiled(BUILD)
+    try:
+        programs, speaks_tls = running.compiled(BUILD)
+    except (OSError, running.Failed) as exc:
+        sys.exit(f"bench-io needs a C compiler: {exc}")
     cases = selected(all_cases(certificate() if speaks_tls else None), options.only)
     if options.list:
         print(*(case.name for case in cases), sep="\n")

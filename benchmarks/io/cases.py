@@ -161,7 +161,7 @@ def _connections() -> Iterator[Case]:
     for way in (RESIDENT, TRACED):
         callbacks = (sockets, *ours("ours_callback"), PICOWS_CORE)
         tasks = (sockets, *ours(), *PEERS)
-        load = {"conns": 3000}
+        load = {"conns": 2000}
         yield Case(f"idle connection, {way}: callback", callbacks, load, job="idle", way=way)
         yield Case(f"idle connection, {way}: async for", tasks, load, job="idle", way=way, shown=way == RESIDENT)
         compressed = tuple(replace(candidate, arguments=("--deflate",)) for candidate in tasks[1:])

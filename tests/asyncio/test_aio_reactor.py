@@ -240,7 +240,7 @@ def test_data_and_their_end(make: Any) -> None:
     assert both(scenario, make) == (b"onetwo", ["made", "data", "eof", "lost"], [])
 
 
-@pytest.mark.parametrize("size", [1, 4095, 4096, 4097, 65535, 65536, 65537, 300_000])
+@pytest.mark.parametrize("size", [1, 4095, 4096, 4097, 131071, 131072, 131073, 300_000])
 def test_reads_of_each_size(size: int) -> None:
     sizes: list[int] = []
 
@@ -261,7 +261,7 @@ def test_reads_of_each_size(size: int) -> None:
 
     kept: list[bytes] = []
     run(main())
-    assert max(sizes) <= 65536
+    assert max(sizes) <= 131072
 
 
 def test_a_buffer_larger_than_a_read() -> None:
@@ -272,7 +272,7 @@ def test_a_buffer_larger_than_a_read() -> None:
             channel.pause_reading()
             peer.settimeout(0)
             sent = peer.send(bytes(200_000))
-            assert sent > 65536
+            assert sent > 131072
             await asyncio.sleep(0.001)
             channel.resume_reading()
             await until(lambda: len(protocol.received) == sent)
@@ -943,7 +943,7 @@ def test_reading_paused_when_output_fails(paused: bool, monkeypatch: pytest.Monk
     async def main() -> None:
         async with channel_pair() as (channel, protocol, peer):
             loop = asyncio.get_running_loop()
-            peer.sendall(bytes(70_000))
+            peer.sendall(bytes(140_000))
             protocol.on["data_received"] = lambda _, data: channel.pause_reading()
             if paused:
                 channel.pause_reading()
@@ -951,10 +951,10 @@ def test_reading_paused_when_output_fails(paused: bool, monkeypatch: pytest.Monk
             fail_output(channel)
             if paused:
                 channel.resume_reading()
-            await until(lambda: len(protocol.received) == 65536)
+            await until(lambda: len(protocol.received) == 131072)
             assert not protocol.lost
             await until(lambda: protocol.lost)
-            assert len(protocol.received) == 65536
+            assert len(protocol.received) == 131072
             assert protocol.calls[-1] == "lost BrokenPipeError"
             # reading went on in the first period, so there was a second one
             assert loop.time() - begin > (0.09 if paused else 0.045)

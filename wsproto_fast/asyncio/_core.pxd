@@ -80,3 +80,7 @@ cdef class Core(Link):
     cpdef _send_message(self, object message, object text, object compress)
     cpdef _send_prepared(self, object prepared)
     cpdef bint _ready(self) except -1
+
+
+@cython.locals(connection=Core, others=list)
+cpdef list send_to_ready(object connections, object prepared)

@@ -12,7 +12,7 @@ import asyncio
 import collections
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from .._payloads import DataLike
 from .._settings import Settings
@@ -42,6 +42,9 @@ SENT, QUEUED, FULL = SendStatus.SENT, SendStatus.QUEUED, SendStatus.FULL
 NEW = 0
 WAITING = 1
 OVER = 2
+
+
+C = TypeVar("C", bound="Core")
 
 
 class Watcher(Protocol):
@@ -124,7 +127,8 @@ class Receive(Steps):
         return False
 
     def _converted(self, item: str | bytes | Message) -> str | bytes:
-        return self._connection._converted(item, self._decode())
+        converted: str | bytes = self._connection._converted(item, self._decode())
+        return converted
 
     def takes_any(self) -> bool:
         """Whether a whole message is wanted, as it comes."""
@@ -215,7 +219,8 @@ class Core(Link):
     """The hot half of a connection."""
 
     __slots__ = (
-        *("_queue", "_queue_bytes", "_queue_high", "_queue_bytes_high", "_taken", "_paused", "_abandoned", "_receiver", "_waiter", "_arrived", "_streaming"),
+        *("_queue", "_queue_bytes", "_queue_high", "_queue_bytes_high"),
+        *("_taken", "_paused", "_abandoned", "_receiver", "_waiter", "_arrived", "_streaming"),
         *("_ended", "_raw", "_turn_is_due", "_burst", "_fragmenting", "_drain_waiters", "_overdue", "_watchers"),
         "_callback", "_recv_is_ours",
     )
@@ -493,14 +498,17 @@ class Core(Link):
         return not self._write_paused and self._fragmenting is None and self._opened and self._engine.is_open
 
 
-def send_to_ready(connections: Iterable[Core], prepared: PreparedMessage) -> list[Core]:
-    """Send to those of the connections that can take it; returns the others."""
+def send_to_ready(connections: Iterable[C], prepared: PreparedMessage) -> list[C]:
+    """Send to those of the connections that can take it at once; returns the others, and those that raise."""
     others = []
     for connection in connections:
-        if connection._ready():
-            connection._send_prepared(prepared)
-        else:
-            others.append(connection)
+        try:
+            if connection._ready():
+                connection._send_prepared(prepared)
+                continue
+        except Exception:  # raised once more for whoever takes care of the others
+            pass
+        others.append(connection)
     return others
 
 

@@ -42,7 +42,7 @@ class Steps:
             warnings.warn(f"coroutine '{self._name}' was never awaited", RuntimeWarning, stacklevel=2)
 
     @property
-    def __qualname__(self) -> str:  # type: ignore[override]
+    def __qualname__(self) -> str:
         return self._name or ""
 
     @property

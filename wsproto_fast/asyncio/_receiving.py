@@ -41,6 +41,8 @@ class Receiver(Core):
         @overload
         def recv(self, decode: bool | None = None) -> Coroutine[Any, Any, str | bytes]: ...
 
+        def recv(self, decode: bool | None = None) -> Any: ...
+
     async def _recv_next(self) -> str | bytes:
         """For ``async for`` where a subclass has a ``recv`` of its own."""
         try:
@@ -145,7 +147,7 @@ class Receiver(Core):
     def _decoded(
         self, data: str | bytes, decode: bool, decoder: codecs.IncrementalDecoder, last: bool
     ) -> str | bytes:
-        """A frame as ``recv_streaming`` is to give it. ``decoder`` has what the frames before ended in the middle of."""
+        """A frame as ``recv_streaming`` is to give it. ``decoder`` has what the frames before ended amid."""
         if isinstance(data, str):
             return data if decode else data.encode()
         if not decode:

@@ -102,7 +102,7 @@ def _tls_of(arguments: dict[str, Any]) -> _TLS | None:
 
 
 async def listen(method: str, factory: Factory, arguments: dict[str, Any]) -> asyncio.Server | Listening:
-    """Listen with ``loop.create_server`` or ``create_unix_server`` and its ``arguments``; ``factory`` makes protocols."""
+    """Listen by ``loop.create_server`` or ``create_unix_server`` with ``arguments``; ``factory`` makes protocols."""
     create = getattr(asyncio.get_running_loop(), method)
     reactor = _reactor()
     context = arguments.get("ssl")
@@ -121,7 +121,7 @@ async def listen(method: str, factory: Factory, arguments: dict[str, Any]) -> as
 
 
 async def open_transport(method: str, connection: asyncio.BaseProtocol, arguments: dict[str, Any]) -> None:
-    """Give ``connection`` a transport, by ``loop.create_connection`` or ``create_unix_connection`` and ``arguments``."""
+    """Give ``connection`` a transport, by ``loop.create_connection`` or ``create_unix_connection`` with them."""
     loop = asyncio.get_running_loop()
     create = getattr(loop, method)
     reactor = _reactor()

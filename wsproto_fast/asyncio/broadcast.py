@@ -11,6 +11,7 @@ from ..constants import CloseCode, State
 from ..exceptions import ConcurrencyError
 from ..groups import prepare
 from ..prepared import PreparedMessage
+from ._core import send_to_ready
 from .connection import Connection
 
 __all__ = ["broadcast"]
@@ -46,7 +47,7 @@ def broadcast(
     targets = tuple(connections)
     if targets:
         targets[0]._check_thread()  # the others are of the same loop
-    for connection in targets:
+    for connection in send_to_ready(targets, prepared):
         try:
             if connection._ready():
                 connection._send_prepared(prepared)

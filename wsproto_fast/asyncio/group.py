@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 
 from .._payloads import DataLike
 from ..constants import State
 from ..groups import BroadcastResult, Members, Policy, cost_of, prepare
 from ..prepared import PreparedMessage
 from . import _compat
+from ._core import send_to_ready
 from .connection import Connection
 
 __all__ = ["Group"]
@@ -68,11 +69,14 @@ class Group(Members[Connection]):
             await self._room_for(cost_of(prepared), excluded)
             return self._spread(prepared, self._targets(excluded), key)
 
-    def _targets(self, exclude: Iterable[Connection]) -> Iterable[Connection]:
+    def _targets(self, exclude: Iterable[Connection]) -> Sequence[Connection]:
         for connection in self._members:
             connection._check_thread()
             break  # the others are of the same loop
         return super()._targets(exclude)
+
+    def _send_to_ready(self, prepared: PreparedMessage, targets: Sequence[Connection]) -> Sequence[Connection]:
+        return send_to_ready(targets, prepared)
 
     async def _room_for(self, cost: int, excluded: set[Connection]) -> None:
         self._cost = cost
