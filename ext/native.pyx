@@ -43,10 +43,6 @@ cdef class Steps:
             PyErr_WarnEx(RuntimeWarning, b"coroutine '%s' was never awaited" % self._name.encode(), 1)
 
     @property
-    def __qualname__(self):
-        return self._name or ""
-
-    @property
     def __name__(self):
         return self._name or ""
 

@@ -897,9 +897,11 @@ cdef class Channel(Watched):
         return 0 if data is None else self._hand_over(data)
 
     cdef int _hand_over(self, bytes data) except -1:
+        cdef Link link
         try:
             if self._flags & LINKED:
-                (<Link>self._protocol)._received(data, self._reactor._direct)
+                link = self._protocol
+                link._received(data, self._reactor._direct)
             else:
                 self._protocol.data_received(data)
         except (SystemExit, KeyboardInterrupt):

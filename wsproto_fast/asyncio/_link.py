@@ -300,11 +300,6 @@ class Link:
 
     def _sent_right_before(self) -> bool:
         """Whether something was sent right before, and nothing received since."""
-        if self._waking:
-            if self._sent_at:
-                return True
-            self._sent_at = -1.0  # before any time
-            return False
         now = monotonic()
         if now - self._sent_at < _IN_A_ROW:
             return True
@@ -318,12 +313,13 @@ class Link:
 
     def _on_turn_end(self) -> None:
         self._flush_is_due = False
+        self._flush()
         self._settle()
 
     @property
     def buffered_amount(self) -> int:
         """How many bytes were accepted for sending, framed and perhaps compressed, that the operating system does not
-        have yet. Over TLS asyncio hides up to 64 KiB more, already encrypted."""
+        have yet. asyncio's TLS, where connections have it, hides up to 64 KiB more, already encrypted."""
         if not self._opened:
             return 0
         return self._engine.output_size + self.transport.get_write_buffer_size()

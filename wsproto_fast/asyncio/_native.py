@@ -42,12 +42,8 @@ class Steps:
             warnings.warn(f"coroutine '{self._name}' was never awaited", RuntimeWarning, stacklevel=2)
 
     @property
-    def __qualname__(self) -> str:
-        return self._name or ""
-
-    @property
     def __name__(self) -> str:
-        return self.__qualname__
+        return self._name or ""
 
     def step(self) -> bool:
         raise NotImplementedError

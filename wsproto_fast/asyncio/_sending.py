@@ -71,7 +71,7 @@ class Sender(Receiver):
         finally:
             self._corks -= 1
             if self._opened and not self._corks:
-                self._settle()
+                self._on_turn_end()
 
     async def send_json(self, data: Any, *, compress: bool | None = None, timeout: float | None = None) -> None:
         """Send ``data`` as JSON in a text message, made by the connection's codec: see ``recv_json`` and ``send``.
