@@ -105,10 +105,9 @@ class Receive(Steps):
 
     def _end(self) -> bool:
         """There will be no message."""
-        error = self._connection._closed_error()
-        if self._what is ITERATING and isinstance(error, ConnectionClosedOK):
+        if self._what is ITERATING and isinstance(self._connection._closed_error(), ConnectionClosedOK):
             raise StopAsyncIteration
-        raise error
+        raise self._connection._closed_error()  # in a variable its traceback would hold us alive
 
     def _take_other(self, item: Any) -> bool:
         """What was asked for in another way than it is taken now."""
