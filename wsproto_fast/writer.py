@@ -24,7 +24,7 @@ class FrameWriter:
     def __init__(self, role: Role) -> None:
         self._masked = role == Role.CLIENT  # RFC 6455 5.1
         self._first: bytes | None = None  # often the only one: it needs no list
-        self._more: list[bytes] = []
+        self._more: list[bytes] | None = None
         self._large = False
         self._pongs = 0
         self._pong: bytes | None = None
@@ -53,6 +53,8 @@ class FrameWriter:
             self._large = True
         if self._first is None:
             self._first = frame
+        elif self._more is None:
+            self._more = [frame]
         else:
             self._more.append(frame)
         self.size += len(frame)
@@ -89,10 +91,10 @@ class FrameWriter:
         self.size = 0
         large = self._large
         self._large = False
-        if not self._more:
+        if self._more is None:
             return [first]
         chunks = [first, *self._more]
-        self._more = []
+        self._more = None
         return _join_small(chunks) if large else [b"".join(chunks)]
 
 
