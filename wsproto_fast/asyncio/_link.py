@@ -154,7 +154,7 @@ class Link:
 
     def _reads_in_place(self) -> bool:
         """Whether the reactor is to read into ``get_buffer()``; else it hands what it has read to ``_received``."""
-        return self._opened and self._engine.reads_in_place()
+        return not self._opened or self._engine.reads_in_place()  # in the handshake no more than it needs
 
     def _received(self, data: bytes, direct: bool) -> None:
         """As ``buffer_updated``, with the bytes. ``direct``: no task is running."""
