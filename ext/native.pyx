@@ -31,7 +31,7 @@ cdef extern from "Python.h":
         PYGEN_RETURN
         PYGEN_NEXT
 
-__all__ = ["Steps", "exception_of", "get_ident", "monotonic", "run_in"]
+__all__ = ["Steps", "get_ident", "monotonic", "run_in"]
 
 
 @cython.freelist(64)
@@ -65,6 +65,17 @@ cdef class Steps:
             raise StopIteration(result)
         return result
 
+    def throw(self, typ, val=None, tb=None):
+        """What waits is to be stopped by an exception."""
+        if self._rest is not None:
+            return self._rest.throw(_exception_of(typ, val, tb))
+        self.close()
+        raise _exception_of(typ, val, tb)
+
+    def close(self):
+        """Nobody will go on."""
+        raise NotImplementedError
+
 
 cdef PyObject *_taken(Steps steps) noexcept:
     """A new reference to the value, which is no longer kept."""
@@ -90,8 +101,8 @@ cdef PyObject *_next(Steps steps) except? NULL:
     return NULL
 
 
-def exception_of(typ, val, tb):
-    """See _native.py."""
+cdef object _exception_of(typ, val, tb):
+    """The exception that the arguments of ``throw`` mean."""
     exc = typ
     if isinstance(typ, type):
         exc = val if isinstance(val, BaseException) else typ() if val is None else typ(val)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import collections
 from collections.abc import Callable, Iterable
-from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from .._payloads import DataLike
@@ -21,7 +20,7 @@ from ..events import Fragment, Message
 from ..exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK, InvalidState, LocalProtocolError
 from ..prepared import PreparedMessage
 from ._link import Link
-from ._native import Steps, exception_of, get_ident, run_in
+from ._native import Steps, get_ident, run_in
 
 __all__ = ["Core", "Item", "Receive", "Watcher", "busy", "send_to_ready", "unwrapped"]
 
@@ -138,13 +137,6 @@ class Receive(Steps):
         decode: bool | None = None if self._what is ITERATING else self._what
         return decode
 
-    def throw(self, typ: Any, val: Any = None, tb: TracebackType | None = None) -> Any:
-        """What waits for the message is to be stopped by an exception."""
-        if self._rest is not None:
-            return self._rest.throw(exception_of(typ, val, tb))
-        self.close()
-        raise exception_of(typ, val, tb)
-
     def close(self) -> None:
         """Nobody will go on."""
         if self._state == WAITING:
@@ -184,13 +176,6 @@ class Send(Steps):
         except StopIteration:
             return True
         return False
-
-    def throw(self, typ: Any, val: Any = None, tb: TracebackType | None = None) -> Any:
-        """What waits until it is sent is to be stopped by an exception."""
-        self._state = OVER
-        if self._rest is not None:
-            return self._rest.throw(exception_of(typ, val, tb))
-        raise exception_of(typ, val, tb)
 
     def close(self) -> None:
         """Nobody will go on."""

@@ -13,13 +13,13 @@ from time import monotonic
 from types import TracebackType
 from typing import Any
 
-__all__ = ["Steps", "exception_of", "get_ident", "monotonic", "run_in"]
+__all__ = ["Steps", "get_ident", "monotonic", "run_in"]
 
 
 class Steps:
     """The base of coroutine objects. ``step`` goes on, and says whether that was all; then ``_value`` is what the
-    coroutine returns, else the future to wait for. It raises what the coroutine raises. Subclasses have ``throw`` and
-    ``close``, too, and no fields: so the memory of one serves for the next.
+    coroutine returns, else the future to wait for. It raises what the coroutine raises. Subclasses have ``step`` and
+    ``close``, and no fields: so the memory of one serves for the next.
 
     One that ends with ``_state`` 0 was never awaited, which a RuntimeWarning says if it has a ``_name``.
     """
@@ -64,8 +64,22 @@ class Steps:
             raise StopIteration(result)
         return result
 
+    def throw(self, typ: Any, val: Any = None, tb: TracebackType | None = None) -> Any:
+        """What waits is to be stopped by an exception."""
+        try:
+            if self._rest is not None:
+                return self._rest.throw(_exception_of(typ, val, tb))
+            self.close()
+            raise _exception_of(typ, val, tb)
+        finally:
+            typ = val = tb = None  # its traceback has this frame
 
-def exception_of(typ: Any, val: Any, tb: TracebackType | None) -> BaseException:
+    def close(self) -> None:
+        """Nobody will go on."""
+        raise NotImplementedError
+
+
+def _exception_of(typ: Any, val: Any, tb: TracebackType | None) -> BaseException:
     """The exception that the arguments of ``throw`` mean."""
     exc: BaseException = typ
     if isinstance(typ, type):
