@@ -265,6 +265,21 @@ def test_fail_fast(ws: ModuleType, role: int, delivery: str, in_place: bool, bad
     assert conn.close_sent.code == 1007
 
 
+def test_when_reads_are_in_place(ws: ModuleType) -> None:
+    conn = ws.Connection(ws.Role.CLIENT)
+    assert not conn.reads_in_place()
+    frame = encode_frame(0x82, bytes(500_000))
+    conn.receive_data(frame[:1000])
+    conn.events()
+    assert conn.reads_in_place()
+    conn.pause()
+    assert not conn.reads_in_place()
+    conn.resume()
+    conn.receive_data(frame[1000:-10])
+    conn.events()
+    assert not conn.reads_in_place()  # so little is missing that it may come with others
+
+
 def test_fail_fast_in_a_payload_read_in_place(ws: ModuleType) -> None:
     conn = ws.Connection(ws.Role.CLIENT)
     conn.receive_data(encode_frame(0x81, b"a" * 100_000)[:10])

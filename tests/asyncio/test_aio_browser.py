@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aio import NODE_DIRECTORY, ROOT, chromium, node_with, run, serving, uri_of
+from aio import NODE_DIRECTORY, ROOT, chromium, node_with, run, serving, until, uri_of
 from conversations import MIB, answer
 from test_aio_node import Node
 
@@ -77,6 +77,7 @@ def test_browser(tmp_path: Path) -> None:
                 assert all(event["wasClean"] for event in seen["closes"]["seen"])
                 assert seen["closes"]["large"]["code"] == 1009
                 assert seen["closes"]["refused"] == {"code": 1006, "reason": "", "wasClean": False}
+                await until(lambda: len(ended) == 6 + len(CLOSES + PAGE_CLOSES) + 1)  # the handlers are told last
                 assert ended == [(1005, "")] * 6 + CLOSES + PAGE_CLOSES + [(1009, ended[-1][1])]
                 assert await Node(process).read() is None
                 compressed.close()

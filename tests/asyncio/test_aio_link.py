@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Any
 
 import pytest
-from aio import echo, run, until
+from aio import MASK, echo, run, until
 from helpers import encode_frame
 
 from wsproto_fast import Close, Limits, Pong, Role, State
@@ -295,5 +296,51 @@ def test_who_reads_is_not_overdue() -> None:
         assert connection.state is State.OPEN
         broadcast([connection], "too late")
         assert connection.protocol.close_sent == Close(1008, "too slow")
+
+    run(main())
+
+
+def test_bytes_that_somebody_else_has_read() -> None:
+    """As the reactor hands them over."""
+
+    async def main() -> None:
+        transport = Transport()
+        connection = make(transport)
+        connection._received(text(b"a"), False)
+        assert await connection.recv() == "a"
+        waiting = asyncio.ensure_future(connection.recv())
+        await asyncio.sleep(0)
+        connection._received(text(b"b") + text(b"c"), False)
+        assert await waiting == "b"
+        assert await connection.recv() == "c"
+
+    run(main())
+
+
+def test_closing_coroutine_objects_that_wait_for_more() -> None:
+    async def main() -> None:
+        transport = Transport()
+        connection = make(transport)
+
+        connection.pause_writing()
+        sending = connection.send("x")
+        sending.send(None)
+        sending.close()
+        connection.resume_writing()
+        assert transport.calls == []
+
+        stream = connection.recv_streaming()
+        first = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        connection.protocol.receive_data(encode_frame(0x01, b"frag", mask=MASK))
+        connection._pump()
+        first.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await first
+        receiving = connection.recv()
+        receiving.send(None)
+        receiving.close()
+        connection._received(encode_frame(0x80, b"ment", mask=MASK), False)
+        assert await connection.recv() == "fragment"
 
     run(main())

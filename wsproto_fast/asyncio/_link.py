@@ -152,7 +152,7 @@ class Link:
         self._scratch = None
         self._received(data, False)
 
-    def _reads_in_place(self) -> bool:
+    def _reads_in_place(self) -> bool:  # pragma: no cover (it is the reactor that asks)
         """Whether the reactor is to read into ``get_buffer()``; else it hands what it has read to ``_received``."""
         return not self._opened or self._engine.reads_in_place()  # in the handshake no more than it needs
 

@@ -135,7 +135,7 @@ class Receiver(Core):
                 item = await self._next()
                 assert isinstance(item, Fragment)
                 fragments.append(item)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
             self._queue.extendleft(reversed(fragments))
             self._queue_bytes += sum(len(fragment.data) for fragment in fragments)
             raise

@@ -21,7 +21,7 @@ try:
     from ._reactor import Listener, Placeholder, adopt, reactor_of
 except ImportError:  # the pure-Python build, or no Linux
     HAS_REACTOR = False
-else:
+else:  # pragma: no cover (all that needs the reactor: the pure-Python build, on which coverage is measured, has none)
     HAS_REACTOR = True
 
 __all__ = ["HAS_REACTOR", "Listening", "listen", "open_transport"]
@@ -34,7 +34,7 @@ def _reactor() -> Reactor | None:
     return reactor_of(asyncio.get_running_loop()) if HAS_REACTOR else None
 
 
-class Listening:
+class Listening:  # pragma: no cover
     """Listening sockets whose connections the reactor accepts, with what is wanted of asyncio.Server.
 
     The loop has bound the sockets of ``server``, and never listens on them itself.
@@ -72,7 +72,7 @@ class Listening:
         self._server.close()
 
 
-class _TLS:
+class _TLS:  # pragma: no cover
     """What TLS is made with: the arguments of the loop's methods that are for it."""
 
     def __init__(self, arguments: dict[str, Any]) -> None:
@@ -96,7 +96,7 @@ class _TLS:
         )
 
 
-def _tls_of(arguments: dict[str, Any]) -> _TLS | None:
+def _tls_of(arguments: dict[str, Any]) -> _TLS | None:  # pragma: no cover
     """Takes from ``arguments`` what is for TLS, if anything is."""
     return None if arguments.get("ssl") is None else _TLS(arguments)
 
@@ -109,7 +109,12 @@ async def listen(method: str, factory: Factory, arguments: dict[str, Any]) -> as
     if reactor is None or not (context is None or isinstance(context, ssl.SSLContext)):  # the loop says what is wrong
         server: asyncio.Server = await create(factory, **arguments)
         return server
-    arguments = dict(arguments)
+    return await _listen(create, factory, dict(arguments), reactor)  # pragma: no cover
+
+
+async def _listen(
+    create: Any, factory: Factory, arguments: dict[str, Any], reactor: Reactor
+) -> Listening:  # pragma: no cover
     start = arguments.pop("start_serving", True)
     tls = _tls_of(arguments)
     server = await create(factory, start_serving=False, **arguments)
@@ -122,20 +127,24 @@ async def listen(method: str, factory: Factory, arguments: dict[str, Any]) -> as
 
 async def open_transport(method: str, connection: asyncio.BaseProtocol, arguments: dict[str, Any]) -> None:
     """Give ``connection`` a transport, by ``loop.create_connection`` or ``create_unix_connection`` with them."""
-    loop = asyncio.get_running_loop()
-    create = getattr(loop, method)
+    create = getattr(asyncio.get_running_loop(), method)
     reactor = _reactor()
     context = arguments.get("ssl")
     if reactor is None or not (context is None or context is True or isinstance(context, ssl.SSLContext)):
         await create(lambda: connection, **arguments)
         return
-    arguments = dict(arguments)
+    await _adopt(create, connection, dict(arguments), reactor)  # pragma: no cover
+
+
+async def _adopt(
+    create: Any, connection: asyncio.BaseProtocol, arguments: dict[str, Any], reactor: Reactor
+) -> None:  # pragma: no cover
     tls = _tls_of(arguments)
     transport, _ = await create(Placeholder, **arguments)
     if tls is None:
         adopt(reactor, transport, connection)
         return
-    opened: asyncio.Future[None] = loop.create_future()
+    opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def on_handshake(exc: BaseException | None) -> None:
         if opened.done():

@@ -239,8 +239,8 @@ class Connection(Sender, asyncio.BufferedProtocol):
     def _compact(self) -> None:
         """The opening handshake's messages are kept, perhaps for ever."""
         for message in (self.request, self.response):
-            if message is not None:
-                message.headers.compact()
+            assert message is not None
+            message.headers.compact()
 
     def _on_failure(self, exc: Exception) -> None:
         if isinstance(exc, ConnectionClosed) and not self._engine.is_open:
