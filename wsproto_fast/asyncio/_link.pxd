@@ -62,6 +62,7 @@ cdef class Link:
     cpdef _feed_spill(self)
     cpdef _open(self, object engine)
     cpdef _pump(self, bint direct=*)
+    cdef _leave_loop(self, object exc)
     cpdef _settle(self)
     cpdef _resume_input(self)
     cpdef _pause_reading(self, bint pause)

@@ -229,6 +229,8 @@ class Link:
         except Exception as exc:
             self._on_failure(exc)
             engine.dispatch(self._on_message, self._on_event)
+        except (KeyboardInterrupt, SystemExit) as exc:
+            self._leave_loop(exc)
         finally:
             self._pumping = False
         if self._has_news():
@@ -236,6 +238,8 @@ class Link:
                 self._waking = True
                 try:
                     self._wake(True)
+                except (KeyboardInterrupt, SystemExit) as exc:
+                    self._leave_loop(exc)
                 finally:
                     self._waking = False
             else:
@@ -243,6 +247,15 @@ class Link:
         self._settle()
         if engine.paused and self._budget != NO_BUDGET:
             self._on_budget_spent()
+
+    def _leave_loop(self, exc: BaseException) -> None:
+        """Let it out of ``run_forever``, in a turn of its own: what was sent leaves before, and not every transport
+        lets it through (uvloop's close themselves, and the program never ends)."""
+
+        def leave() -> None:
+            raise exc
+
+        self._loop.call_soon(leave)
 
     def _settle(self) -> None:
         """Do what the engine asks for: write, end the transport, read or not, look at the clock."""
