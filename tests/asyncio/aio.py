@@ -22,6 +22,7 @@ from helpers import encode_frame, parse_frames
 
 from wsproto_fast.asyncio import Connection, Server, connect, serve
 from wsproto_fast.asyncio._compat import timeout
+from wsproto_fast.asyncio._transports import HAS_REACTOR
 
 T = TypeVar("T")
 
@@ -33,6 +34,9 @@ IN_CI = os.environ.get("CI", "") not in ("", "0", "false")
 LOOP = os.environ.get("WSPROTO_FAST_LOOP") or "asyncio"
 if LOOP not in ("asyncio", "uvloop"):
     raise pytest.UsageError(f"WSPROTO_FAST_LOOP is asyncio or uvloop, not {LOOP}")
+#: Whether connections have transports of ours; else they have those of the loop.
+REACTOR = HAS_REACTOR and os.environ.get("WSPROTO_FAST_REACTOR") != "0"
+UVLOOPS_TRANSPORTS = LOOP == "uvloop" and not REACTOR
 #: What asyncio tells its exception handler in debug mode, and in no other, of a TLS handshake that failed.
 FAILED_HANDSHAKE = "Error on transport creation for incoming connection"
 

@@ -24,7 +24,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aio import MASK, REQUEST, ROOT, Peer, pair, peer_of, port_of, run, serving, tasks_of, until, uri_of
+from aio import (
+    LOOP,
+    MASK,
+    REACTOR,
+    REQUEST,
+    ROOT,
+    UVLOOPS_TRANSPORTS,
+    Peer,
+    pair,
+    peer_of,
+    port_of,
+    run,
+    serving,
+    tasks_of,
+    until,
+    uri_of,
+)
 from helpers import encode_frame, parse_frames
 
 from wsproto_fast._codec import COMPILED
@@ -525,6 +541,7 @@ def test_no_task_is_current_in_a_callback_or_after_a_task_was_woken() -> None:
     run(main())
 
 
+@pytest.mark.skipif(UVLOOPS_TRANSPORTS, reason="uvloop's have the context of their server")
 def test_what_a_callback_sets_is_not_seen_by_other_connections() -> None:
     """As with asyncio's transports, each of which has a context of its own."""
 
@@ -1002,7 +1019,7 @@ def test_the_loop_goes_on_after_it_was_left(mode: str, error: Any, caplog: pytes
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
-    if os.environ.get("WSPROTO_FAST_LOOP") != "uvloop":
+    if LOOP != "uvloop":
         return asyncio.new_event_loop()
     import uvloop
 
@@ -1094,6 +1111,7 @@ def test_whoever_is_ended_has_events_in_the_same_batch(how: str, mode: str) -> N
     run(main())
 
 
+@pytest.mark.skipif(UVLOOPS_TRANSPORTS, reason="uvloop's hold the protocol that they had")
 @pytest.mark.parametrize("how", ["task", "callback"])
 def test_a_connection_that_is_gone_when_its_task_has_run(how: str) -> None:
     """Its channel goes on with another protocol, and nobody else has the connection."""
@@ -1262,13 +1280,12 @@ asyncio.run(main())
 
 
 @pytest.mark.external
+@pytest.mark.skipif(not REACTOR, reason="is about the reactor")
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_one_send_for_each_recv(tmp_path: Path) -> None:
     """As the kernel sees it: a client with 32 messages in flight."""
-    from wsproto_fast.asyncio._transports import HAS_REACTOR
-
-    if not HAS_REACTOR or os.environ.get("WSPROTO_FAST_REACTOR") == "0" or not may_trace():
-        pytest.skip("needs the reactor, and strace that may trace")
+    if not may_trace():
+        pytest.skip("strace may not trace")
     report = tmp_path / "calls"
     calls = "sendto,sendmsg,recvfrom,write,writev,read"
     program = STRACED.format(tests=str(ROOT / "tests"), aio=str(ROOT / "tests" / "asyncio"))

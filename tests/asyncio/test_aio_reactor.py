@@ -26,11 +26,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aio import run, runner, until
+from aio import REACTOR, run, runner, until
 
 reactor = pytest.importorskip("wsproto_fast.asyncio._reactor", reason="Linux only, and it needs the extensions")
 Channel, Listener, Placeholder = reactor.Channel, reactor.Listener, reactor.Placeholder
 adopt, reactor_of = reactor.adopt, reactor.reactor_of
+
+if not REACTOR:
+    pytest.skip("the reactor is switched off", allow_module_level=True)
 
 RESET = "ConnectionResetError"
 

@@ -670,7 +670,8 @@ def test_no_descriptors_tasks_or_objects_are_left() -> None:
             descriptors, objects = await many(40)
             more_descriptors, more_objects = await many(200)
             assert more_descriptors == descriptors
-            assert more_objects - objects < 200
+            # asyncio keeps up to a hundred timers that were cancelled, in debug mode with their tracebacks
+            assert more_objects - objects < (2000 if asyncio.get_running_loop().get_debug() else 200)
             assert len(asyncio.all_tasks()) == 1
 
     if os.path.isdir("/proc/self/fd"):

@@ -18,13 +18,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from aio import REQUEST, ROOT, port_of, run, uri_of
+from aio import REACTOR, REQUEST, ROOT, port_of, run, uri_of
 from helpers import encode_frame
 
 import wsproto_fast._codec
 from wsproto_fast import Limits
 from wsproto_fast.asyncio import Server, ServerConnection, connect, serve
-from wsproto_fast.asyncio._transports import HAS_REACTOR
 
 CONNECTIONS = 500
 MASK = b"\x00\x00\x00\x00"
@@ -58,7 +57,7 @@ def test_memory_of_idle_connections(kind: str, floor: str, tasks: int) -> None:
     ours = idle["bytes"] - measured(floor)["bytes"]
     print(f"{kind}: {idle['bytes']:.0f} bytes, {ours:.0f} of them ours, {idle['tasks']:.0f} tasks")
     assert idle["tasks"] == tasks
-    if HAS_REACTOR and os.environ.get("WSPROTO_FAST_REACTOR") != "0":
+    if REACTOR:
         assert idle["bytes"] < 4096  # everything included
     else:
         assert ours < 4096

@@ -1252,7 +1252,7 @@ def test_closing_in_on_open() -> None:
 def test_a_close_code_that_must_not_be_sent() -> None:
     async def main() -> None:
         async with scripted(say_nothing) as uri:
-            async with session_of(uri) as session:
+            async with session_of(uri, close_timeout=0.1) as session:
                 await session.wait_open()
                 with pytest.raises(ProtocolError):
                     await session.close(1006)

@@ -338,7 +338,8 @@ class Echo:
 
 
 def objects(name: str) -> int:
-    return sum(type(each).__name__ == name for each in gc.get_objects())
+    mine = (type(each) for each in gc.get_objects())
+    return sum(kind.__name__ == name and kind.__module__.startswith("wsproto_fast") for kind in mine)
 
 
 def descriptors() -> set[str]:

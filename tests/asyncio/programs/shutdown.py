@@ -33,7 +33,7 @@ async def main():
         os.kill(os.getpid(), signal.SIGTERM)
         await server.wait_closed()
         loop.remove_signal_handler(signal.SIGTERM)
-        print(server.is_serving(), list(server.sockets), log)
+        print(server.is_serving(), list(server.sockets), sorted(log))
         try:
             await clients[0].recv()
         except ConnectionClosedOK as exc:
