@@ -73,7 +73,7 @@ def run(
             return [*results, outcome[0]]
         if seed and rng.random() < 0.3:
             context.release()
-        kept = sum(map(len, context._recent))
+        kept = sum(map(len, context._recent or ()))
         assert kept <= 2 * context._window, kept
         if parameters.client_no_context_takeover:
             assert not context.active
