@@ -43,9 +43,16 @@ class Listening:  # pragma: no cover
     def __init__(self, server: asyncio.Server, reactor: Reactor, factory: Factory, backlog: int) -> None:
         self._server = server
         self._backlog = backlog
-        self._duplicates = [socket.socket(fileno=os.dup(sock.fileno())) for sock in server.sockets]
-        self._listeners = [Listener(reactor, duplicate, factory, backlog) for duplicate in self._duplicates]
+        self._duplicates: list[socket.socket] = []
+        self._listeners: list[Listener] = []
         self._serving = False
+        try:
+            for sock in server.sockets:
+                self._duplicates.append(socket.socket(fileno=os.dup(sock.fileno())))
+                self._listeners.append(Listener(reactor, self._duplicates[-1], factory, backlog))
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def sockets(self) -> Sequence[Any]:
@@ -59,15 +66,17 @@ class Listening:  # pragma: no cover
 
     async def start_serving(self) -> None:
         if not self._serving:
-            self._serving = True
-            for duplicate, listener in zip(self._duplicates, self._listeners, strict=True):
+            for duplicate in self._duplicates:
                 duplicate.listen(self._backlog)
+            for listener in self._listeners:
                 listener.start()
+            self._serving = True
 
     def close(self) -> None:
         self._serving = False
-        for duplicate, listener in zip(self._duplicates, self._listeners, strict=True):
+        for listener in self._listeners:
             listener.close()
+        for duplicate in self._duplicates:
             duplicate.close()
         self._server.close()
 
@@ -121,7 +130,11 @@ async def _listen(
     new_protocol = factory if tls is None else lambda: tls.around(factory())
     listening = Listening(server, reactor, new_protocol, arguments.get("backlog", 100))
     if start:
-        await listening.start_serving()
+        try:
+            await listening.start_serving()
+        except BaseException:
+            listening.close()
+            raise
     return listening
 
 
@@ -140,8 +153,8 @@ async def _adopt(
     create: Any, connection: asyncio.BaseProtocol, arguments: dict[str, Any], reactor: Reactor
 ) -> None:  # pragma: no cover
     tls = _tls_of(arguments)
-    transport, _ = await create(Placeholder, **arguments)
     if tls is None:
+        transport, _ = await create(Placeholder, **arguments)
         adopt(reactor, transport, connection)
         return
     opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -154,7 +167,9 @@ async def _adopt(
         else:
             opened.set_exception(exc)
 
-    channel = adopt(reactor, transport, tls.around(connection, on_handshake))
+    around = tls.around(connection, on_handshake)  # now: it may raise
+    transport, _ = await create(Placeholder, **arguments)
+    channel = adopt(reactor, transport, around)
     try:
         await opened
     except BaseException:
