@@ -9,7 +9,7 @@ import socket
 from typing import Any
 
 import pytest
-from aio import echo, port_of, run, serving, tls_contexts, until
+from aio import echo, port_of, run, serving, tls_contexts, until, uri_of
 
 from wsproto_fast.asyncio import connect, serve
 
@@ -112,5 +112,23 @@ def test_connect_fails_when_there_is_a_connection(reason: str, monkeypatch: pyte
             with pytest.raises((ValueError, OSError)):
                 await connect(f"wss://localhost:{port_of(server)}/", **arguments)
             await until(lambda: sockets() == before)  # with no help of the garbage collector
+
+    run(main())
+
+
+def test_closing_a_server_ends_tls_handshakes() -> None:
+    async def main() -> None:
+        server_tls, client_tls = tls_contexts()
+        before = sockets()
+        server = await serve(echo, "127.0.0.1", 0, ssl=server_tls)
+        async with connect(uri_of(server).replace("ws:", "wss:").replace("127.0.0.1", "localhost"), ssl=client_tls):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
+            await until(lambda: len(server._server._handshaking) == 1)  # type: ignore[union-attr]
+            server.close()
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+            writer.close()
+            await writer.wait_closed()
+        await server.wait_closed()
+        assert sockets() == before
 
     run(main())

@@ -9,6 +9,7 @@ import asyncio
 import os
 import socket
 import ssl
+import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -37,22 +38,38 @@ def _reactor() -> Reactor | None:
 class Listening:  # pragma: no cover
     """Listening sockets whose connections the reactor accepts, with what is wanted of asyncio.Server.
 
-    The loop has bound the sockets of ``server``, and never listens on them itself.
+    The loop has bound the sockets of ``server``, and never listens on them itself. Until its TLS handshake is over
+    nobody but us knows a connection: ``close`` ends those.
     """
 
-    def __init__(self, server: asyncio.Server, reactor: Reactor, factory: Factory, backlog: int) -> None:
+    def __init__(
+        self, server: asyncio.Server, reactor: Reactor, factory: Factory, tls: _TLS | None, backlog: int
+    ) -> None:
         self._server = server
+        self._factory = factory
+        self._tls = tls
         self._backlog = backlog
+        self._handshaking: weakref.WeakSet[TLSTransport] = weakref.WeakSet()
         self._duplicates: list[socket.socket] = []
         self._listeners: list[Listener] = []
         self._serving = False
         try:
             for sock in server.sockets:
                 self._duplicates.append(socket.socket(fileno=os.dup(sock.fileno())))
-                self._listeners.append(Listener(reactor, self._duplicates[-1], factory, backlog))
+                new_protocol = factory if tls is None else self._new_tls
+                self._listeners.append(Listener(reactor, self._duplicates[-1], new_protocol, backlog))
         except BaseException:
             self.close()
             raise
+
+    def _new_tls(self) -> TLSTransport:
+        def on_handshake(_: BaseException | None) -> None:
+            self._handshaking.discard(transport)
+
+        assert self._tls is not None
+        transport = self._tls.around(self._factory(), on_handshake, server_side=True)
+        self._handshaking.add(transport)
+        return transport
 
     @property
     def sockets(self) -> Sequence[Any]:
@@ -79,6 +96,8 @@ class Listening:  # pragma: no cover
         for duplicate in self._duplicates:
             duplicate.close()
         self._server.close()
+        for transport in list(self._handshaking):
+            transport.abort()
 
 
 class _TLS:  # pragma: no cover
@@ -92,13 +111,13 @@ class _TLS:  # pragma: no cover
         }
         self._hostname: str | None = arguments.pop("server_hostname", None)
 
-    def around(self, protocol: asyncio.BaseProtocol, on_handshake: Any = None) -> TLSTransport:
-        """A protocol that becomes the transport of ``protocol``: a server's, or with ``on_handshake`` a client's."""
+    def around(self, protocol: asyncio.BaseProtocol, on_handshake: Any, *, server_side: bool) -> TLSTransport:
+        """A protocol that becomes the transport of ``protocol``."""
         return TLSTransport(
             asyncio.get_running_loop(),
             protocol,
             self._context,
-            server_side=on_handshake is None,
+            server_side=server_side,
             server_hostname=self._hostname,
             on_handshake=on_handshake,
             **self._arguments,
@@ -127,8 +146,7 @@ async def _listen(
     start = arguments.pop("start_serving", True)
     tls = _tls_of(arguments)
     server = await create(factory, start_serving=False, **arguments)
-    new_protocol = factory if tls is None else lambda: tls.around(factory())
-    listening = Listening(server, reactor, new_protocol, arguments.get("backlog", 100))
+    listening = Listening(server, reactor, factory, tls, arguments.get("backlog", 100))
     if start:
         try:
             await listening.start_serving()
@@ -167,7 +185,7 @@ async def _adopt(
         else:
             opened.set_exception(exc)
 
-    around = tls.around(connection, on_handshake)  # now: it may raise
+    around = tls.around(connection, on_handshake, server_side=False)  # now: it may raise
     transport, _ = await create(Placeholder, **arguments)
     channel = adopt(reactor, transport, around)
     try:
