@@ -1289,8 +1289,10 @@ def adopt(Reactor reactor not None, transport, protocol):
     if transport.is_closing():
         error = getattr(placeholder, "error", None)  # asyncio lets go of protocols that have lost their connection
         raise error or ConnectionResetError("the connection was lost as soon as it was made")
-    fd = os.dup(transport.get_extra_info("socket").fileno())
-    transport.abort()
+    try:
+        fd = os.dup(transport.get_extra_info("socket").fileno())
+    finally:
+        transport.abort()
     try:
         channel = Channel(reactor, fd, protocol)
     except BaseException:

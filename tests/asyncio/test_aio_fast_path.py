@@ -344,7 +344,24 @@ def test_two_tasks_with_one_coroutine() -> None:
             await turns()
             peer.writer.write(frames(b"0", b"1"))
             results = await asyncio.gather(*tasks, return_exceptions=True)
-            assert sorted(map(str, results)) == ["0", "cannot reuse already awaited coroutine"]
+            assert list(map(str, results)) == ["0", "coroutine is being awaited already"]
+            assert await ws.recv() == "1"
+
+    run(main())
+
+
+def test_who_awaits_it_a_second_time_does_not_disturb_the_first() -> None:
+    async def main() -> None:
+        async with handed_over() as (peer, ws):
+            coroutine = ws.recv()
+            first = asyncio.create_task(coroutine)
+            await turns()
+            with pytest.raises(RuntimeError, match="being awaited already"):
+                await asyncio.wait_for(coroutine, 0.01)
+            with pytest.raises(ConcurrencyError):
+                await ws.recv()
+            peer.writer.write(frames(b"0", b"1"))
+            assert await first == "0"
             assert await ws.recv() == "1"
 
     run(main())
@@ -1016,6 +1033,48 @@ def test_the_loop_goes_on_after_it_was_left(mode: str, error: Any, caplog: pytes
         loop.close()
         gc.collect()
     assert not [each for each in complaints if type(each.get("exception")) is not error]
+
+
+@pytest.mark.parametrize("mode", ["callback", "task"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_what_was_sent_before_the_loop_was_left_leaves(mode: str, error: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Replies of a read wait for its end, which does not come."""
+
+    def on_message(ws: ServerConnection, message: str) -> None:
+        ws.try_send(message)
+        if message == "1":
+            raise error
+
+    async def handler(ws: ServerConnection) -> None:
+        if mode == "callback":
+            await ws.wait_closed()
+            return
+        async for message in ws:
+            await ws.send(message)
+            if message == "1":
+                raise error
+
+    settings: Any = {"on_message": on_message} if mode == "callback" else {}
+    loop = new_loop()
+    loop.set_exception_handler(lambda _, context: None)
+    try:
+        server = loop.run_until_complete(start(serve(handler, "127.0.0.1", 0, **settings)))
+        client = loop.run_until_complete(start(connect(uri_of(server))))
+        with client.cork():
+            for message in "012":
+                client.try_send(message)
+        with pytest.raises(error):
+            loop.run_forever()
+
+        async def rest() -> list[Any]:
+            return [await asyncio.wait_for(client.recv(), 2) for _ in range(2)]
+
+        assert loop.run_until_complete(rest()) == ["0", "1"]
+        loop.run_until_complete(asyncio.wait_for(ended(server, client), 10))
+    finally:
+        loop.run_until_complete(turns(5))
+        loop.close()
+        gc.collect()
 
 
 def new_loop() -> asyncio.AbstractEventLoop:

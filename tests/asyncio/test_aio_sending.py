@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from aio import Peer, pair, peer_of, run, serving, tls_contexts, until
+from aio import Peer, pair, peer_of, port_of, run, serving, tls_contexts, until
 from helpers import parse_frames
 from test_aio_link import Transport, feed, make, text
 
@@ -91,6 +91,18 @@ async def stalled(**settings: Any) -> AsyncIterator[tuple[Connection, Peer]]:
 
 
 # try_send
+
+
+def test_nothing_waits_on_a_connection_that_has_ended() -> None:
+    async def main() -> None:
+        server_tls, client_tls = tls_contexts()
+        async with serving(ssl=server_tls) as server:
+            connection = await connect(f"wss://localhost:{port_of(server)}/", ssl=client_tls)
+            connection.transport.abort()
+            await connection.wait_closed()
+            assert connection.buffered_amount == 0
+
+    run(main())
 
 
 def test_sent_only_if_nothing_waits() -> None:

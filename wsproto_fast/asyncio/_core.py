@@ -78,6 +78,9 @@ class Receive(Steps):
                 connection._loop.call_soon(connection._wake, False)
                 return self._wait()
         if not connection._queue and not connection._ended:
+            if self._state == WAITING and not connection._waiter.done():
+                connection._receiver = self
+                raise RuntimeError("coroutine is being awaited already")
             return self._wait()
         self._state = OVER
         if self._what is ARRIVAL:

@@ -333,7 +333,7 @@ class Link:
     def buffered_amount(self) -> int:
         """How many bytes were accepted for sending, framed and perhaps compressed, that the operating system does not
         have yet. asyncio's TLS, where connections have it, hides up to 64 KiB more, already encrypted."""
-        if not self._opened:
+        if not self._opened or self._lost:  # asyncio's TLS transport cannot tell any more, on some releases of Python
             return 0
         return self._engine.output_size + self.transport.get_write_buffer_size()
 

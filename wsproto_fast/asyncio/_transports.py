@@ -9,6 +9,7 @@ import asyncio
 import os
 import socket
 import ssl
+import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -37,15 +38,38 @@ def _reactor() -> Reactor | None:
 class Listening:  # pragma: no cover
     """Listening sockets whose connections the reactor accepts, with what is wanted of asyncio.Server.
 
-    The loop has bound the sockets of ``server``, and never listens on them itself.
+    The loop has bound the sockets of ``server``, and never listens on them itself. Until its TLS handshake is over
+    nobody but us knows a connection: ``close`` ends those.
     """
 
-    def __init__(self, server: asyncio.Server, reactor: Reactor, factory: Factory, backlog: int) -> None:
+    def __init__(
+        self, server: asyncio.Server, reactor: Reactor, factory: Factory, tls: _TLS | None, backlog: int
+    ) -> None:
         self._server = server
+        self._factory = factory
+        self._tls = tls
         self._backlog = backlog
-        self._duplicates = [socket.socket(fileno=os.dup(sock.fileno())) for sock in server.sockets]
-        self._listeners = [Listener(reactor, duplicate, factory, backlog) for duplicate in self._duplicates]
+        self._handshaking: weakref.WeakSet[TLSTransport] = weakref.WeakSet()
+        self._duplicates: list[socket.socket] = []
+        self._listeners: list[Listener] = []
         self._serving = False
+        try:
+            for sock in server.sockets:
+                self._duplicates.append(socket.socket(fileno=os.dup(sock.fileno())))
+                new_protocol = factory if tls is None else self._new_tls
+                self._listeners.append(Listener(reactor, self._duplicates[-1], new_protocol, backlog))
+        except BaseException:
+            self.close()
+            raise
+
+    def _new_tls(self) -> TLSTransport:
+        def on_handshake(_: BaseException | None) -> None:
+            self._handshaking.discard(transport)
+
+        assert self._tls is not None
+        transport = self._tls.around(self._factory(), on_handshake, server_side=True)
+        self._handshaking.add(transport)
+        return transport
 
     @property
     def sockets(self) -> Sequence[Any]:
@@ -59,17 +83,21 @@ class Listening:  # pragma: no cover
 
     async def start_serving(self) -> None:
         if not self._serving:
-            self._serving = True
-            for duplicate, listener in zip(self._duplicates, self._listeners, strict=True):
+            for duplicate in self._duplicates:
                 duplicate.listen(self._backlog)
+            for listener in self._listeners:
                 listener.start()
+            self._serving = True
 
     def close(self) -> None:
         self._serving = False
-        for duplicate, listener in zip(self._duplicates, self._listeners, strict=True):
+        for listener in self._listeners:
             listener.close()
+        for duplicate in self._duplicates:
             duplicate.close()
         self._server.close()
+        for transport in list(self._handshaking):
+            transport.abort()
 
 
 class _TLS:  # pragma: no cover
@@ -83,13 +111,13 @@ class _TLS:  # pragma: no cover
         }
         self._hostname: str | None = arguments.pop("server_hostname", None)
 
-    def around(self, protocol: asyncio.BaseProtocol, on_handshake: Any = None) -> TLSTransport:
-        """A protocol that becomes the transport of ``protocol``: a server's, or with ``on_handshake`` a client's."""
+    def around(self, protocol: asyncio.BaseProtocol, on_handshake: Any, *, server_side: bool) -> TLSTransport:
+        """A protocol that becomes the transport of ``protocol``."""
         return TLSTransport(
             asyncio.get_running_loop(),
             protocol,
             self._context,
-            server_side=on_handshake is None,
+            server_side=server_side,
             server_hostname=self._hostname,
             on_handshake=on_handshake,
             **self._arguments,
@@ -118,10 +146,13 @@ async def _listen(
     start = arguments.pop("start_serving", True)
     tls = _tls_of(arguments)
     server = await create(factory, start_serving=False, **arguments)
-    new_protocol = factory if tls is None else lambda: tls.around(factory())
-    listening = Listening(server, reactor, new_protocol, arguments.get("backlog", 100))
+    listening = Listening(server, reactor, factory, tls, arguments.get("backlog", 100))
     if start:
-        await listening.start_serving()
+        try:
+            await listening.start_serving()
+        except BaseException:
+            listening.close()
+            raise
     return listening
 
 
@@ -140,8 +171,8 @@ async def _adopt(
     create: Any, connection: asyncio.BaseProtocol, arguments: dict[str, Any], reactor: Reactor
 ) -> None:  # pragma: no cover
     tls = _tls_of(arguments)
-    transport, _ = await create(Placeholder, **arguments)
     if tls is None:
+        transport, _ = await create(Placeholder, **arguments)
         adopt(reactor, transport, connection)
         return
     opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -154,7 +185,9 @@ async def _adopt(
         else:
             opened.set_exception(exc)
 
-    channel = adopt(reactor, transport, tls.around(connection, on_handshake))
+    around = tls.around(connection, on_handshake, server_side=False)  # now: it may raise
+    transport, _ = await create(Placeholder, **arguments)
+    channel = adopt(reactor, transport, around)
     try:
         await opened
     except BaseException:

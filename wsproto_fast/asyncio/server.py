@@ -138,6 +138,7 @@ class Server:
     def close(self, close_connections: bool = True, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
         """Stop listening, answer handshakes under way with 503, and close all connections with ``code``.
 
+        Who is not through with TLS is dropped; asyncio's own transports keep that to themselves, and go on with it.
         ``close_connections=False`` lets open connections go on until their handlers end. Does nothing the second time.
         Raises ProtocolError when the code or reason must not be sent.
         """
