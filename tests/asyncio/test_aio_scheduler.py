@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import logging
 import threading
@@ -12,13 +13,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from aio import LOOP, echo, run, runner, serving, uri_of
+from aio import LOOP, echo, run, runner, serving, until, uri_of
 
 from wsproto_fast import Connection as Engine
 from wsproto_fast import Role
 from wsproto_fast._settings import Settings
 from wsproto_fast.asyncio import Connection, _scheduler, connect
 from wsproto_fast.asyncio._scheduler import Scheduler, scheduler_of
+from wsproto_fast.constants import BURST, MESSAGE_COST, TURN
 
 stock_loop = pytest.mark.skipif(LOOP != "asyncio", reason="looks at the timers of asyncio's own loop")
 
@@ -308,6 +310,98 @@ def test_who_asks_at_the_end_of_a_turn_gets_the_next_one() -> None:
 
 
 # One per loop
+
+
+def test_a_few_of_those_in_line_go_on_in_one_turn() -> None:
+    async def main() -> None:
+        scheduler = scheduler_of(asyncio.get_running_loop())
+        called: list[int] = []
+        for number in range(10):
+            scheduler.call_in_turn(functools.partial(called.append, number))
+        after_each_turn = []
+        while len(called) < 10:
+            await asyncio.sleep(0)
+            after_each_turn.append(len(called))
+        assert called == [*range(10)]
+        assert after_each_turn == [4, 8, 10]
+
+    run(main())
+
+
+def test_who_is_called_in_turn_may_ask_anew_or_fail() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        scheduler = scheduler_of(loop)
+        called: list[str] = []
+        complaints = complaints_of(loop)
+
+        def ask_anew() -> None:
+            called.append("first")
+            scheduler.call_in_turn(lambda: called.append("last"))
+
+        def fail() -> None:
+            raise ValueError("mine")
+
+        for callback in (ask_anew, fail, lambda: called.append("second")):
+            scheduler.call_in_turn(callback)
+        while len(called) < 3:
+            await asyncio.sleep(0)
+        assert called == ["first", "second", "last"]
+        assert [str(exc) for exc in complaints] == ["mine"]
+        await asyncio.wait_for(scheduler.turn(), 1)  # the line moves again
+
+    run(main())
+
+
+@pytest.mark.parametrize("way", ["recv", "send", "on_message"])
+def test_who_has_had_its_share_goes_to_the_end_of_the_line(way: str) -> None:
+    """Before it come forty others: ten turns of the loop."""
+    ended: list[int] = []
+    count = TURN // MESSAGE_COST + BURST  # more than one share, of either kind
+
+    async def handler(ws: Any) -> None:
+        if way == "on_message":
+            await ws.wait_closed()
+            return
+        await ws.recv()
+        fill_the_line()
+        for _ in range(count):
+            if way == "recv":
+                await ws.recv()
+            else:
+                await ws.send("")
+        ended.append(asked())
+
+    messages = 0
+
+    def on_message(ws: Any, message: Any) -> None:
+        nonlocal messages
+        messages += 1
+        if messages == 2:
+            fill_the_line()
+        elif messages == count:
+            ended.append(asked())
+
+    line: list[int] = []
+
+    def asked() -> int:
+        return len(line)
+
+    def fill_the_line() -> None:
+        scheduler = scheduler_of(asyncio.get_running_loop())
+        for number in range(40):
+            scheduler.call_in_turn(functools.partial(line.append, number))
+
+    async def main() -> None:
+        settings: Any = {"on_message": on_message} if way == "on_message" else {}
+        async with serving(handler, max_queue=None, **settings) as server, connect(uri_of(server)) as ws:
+            with ws.cork():
+                for _ in range(count + 1):
+                    ws.try_send("")
+            await until(lambda: bool(ended))
+            assert ended == [40]
+
+    run(main())
 
 
 def test_each_loop_has_its_own() -> None:

@@ -260,6 +260,7 @@ def test_closing_many_connections_makes_no_tasks() -> None:
             server.close()
             assert len(asyncio.all_tasks()) == 1
             await server.wait_closed()
+            await asyncio.gather(*(ws.wait_closed() for ws in clients))
             assert {ws.close_code for ws in clients} == {1001}
 
     run(main())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
@@ -75,7 +76,7 @@ class Receive(Steps):
             self._state = OVER  # should it raise
             connection._check_receiving(self._what)
             if connection._taken >= TURN:  # a peer whose messages are always there must not keep the loop to itself
-                connection._loop.call_soon(connection._wake, False)
+                connection._scheduler.call_in_turn(functools.partial(connection._wake, False))
                 return self._wait()
         if not connection._queue and not connection._ended:
             if self._state == WAITING and not connection._waiter.done():

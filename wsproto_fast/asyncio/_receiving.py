@@ -198,7 +198,7 @@ class Receiver(Core):
     def _on_budget_spent(self) -> None:
         if not self._turn_is_due and not self._write_paused:
             self._turn_is_due = True
-            self._loop.call_soon(self._next_turn)
+            self._scheduler.call_in_turn(self._next_turn)
 
     def _next_turn(self) -> None:
         self._turn_is_due = False

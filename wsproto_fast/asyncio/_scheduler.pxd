@@ -11,8 +11,11 @@ cdef class Scheduler:
     cdef readonly object _handle
     cdef double _rings_at
     cdef list _waiting
+    cdef object _line
+    cdef bint _line_moves
     cdef object __weakref__
 
     cpdef list call_at(self, double when, object whom)
     cpdef cancel(self, list entry)
     cpdef at_turn_end(self, object whom)
+    cpdef call_in_turn(self, object callback)

@@ -1,5 +1,5 @@
 # cython: nonecheck=True
-"""What all connections of one event loop share: one timer, and one flush at the end of a turn of the loop.
+"""What all connections of one event loop share: one timer, one flush at the end of a turn of the loop, one line.
 
 Knows when to call whom; knows no transports and no protocol.
 """
@@ -10,6 +10,8 @@ import asyncio
 import heapq
 import itertools
 import weakref
+from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from ._native import get_ident
@@ -23,6 +25,9 @@ _RESOLUTION = 0.01
 _BATCH = 128
 #: Cancelled entries are cleared out when there are more than these, and more than there are others.
 _MAX_CANCELLED = 64
+
+#: How many go on in one turn of the loop: each may take up to a millisecond.
+_GO_ON = 4
 
 #: When, a number that no other entry has, and whom; None: cancelled.
 Entry = list[Any]
@@ -49,6 +54,8 @@ class Scheduler:
         self._handle: asyncio.Handle | None = None
         self._rings_at = 0.0
         self._waiting: list[Scheduled] = []
+        self._line: deque[Callable[[], object]] = deque()
+        self._line_moves = False
         #: What tasks that are woken directly are called back with, in place of the future that they wait for.
         self.done: asyncio.Future[None] = loop.create_future()
         self.done.set_result(None)
@@ -110,6 +117,34 @@ class Scheduler:
         finally:
             for whom in waiting:  # one of them failed
                 self.at_turn_end(whom)
+
+    # The line
+
+    def call_in_turn(self, callback: Callable[[], object]) -> None:
+        """Call it in one of the coming turns of the loop, after those who came before.
+
+        For who has had its share of time and wants to go on: were a thousand of them to go on in one turn of the loop,
+        its other callbacks would wait long.
+        """
+        self._line.append(callback)
+        if not self._line_moves:
+            self._line_moves = True
+            self._loop.call_soon(self._move_on)
+
+    def _move_on(self) -> None:
+        try:
+            for _ in range(min(_GO_ON, len(self._line))):
+                self._line.popleft()()
+        finally:
+            self._line_moves = bool(self._line)
+            if self._line_moves:
+                self._loop.call_soon(self._move_on)
+
+    async def turn(self) -> None:
+        """Wait for ``call_in_turn``."""
+        waiter = self._loop.create_future()
+        self.call_in_turn(lambda: waiter.done() or waiter.set_result(None))
+        await waiter
 
 
 #: By the ids of their loops. A scheduler lives as long as a connection of its loop, and the loop as long as it: a

@@ -124,7 +124,7 @@ class Sender(Receiver):
         """Wait until nothing hinders a new message. Lets others run if many were sent since the last time."""
         if self._burst >= BURST:
             self._burst = 0
-            await asyncio.sleep(0)
+            await self._scheduler.turn()
         if self._drain_waiters and not self._write_paused:
             await asyncio.sleep(0)  # after those who waited, and were woken in this turn of the loop
         while self._write_paused or self._fragmenting is not None:
