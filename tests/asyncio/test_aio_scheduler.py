@@ -348,7 +348,12 @@ def test_who_is_called_in_turn_may_ask_anew_or_fail() -> None:
             await asyncio.sleep(0)
         assert called == ["first", "second", "last"]
         assert [str(exc) for exc in complaints] == ["mine"]
-        await asyncio.wait_for(scheduler.turn(), 1)  # the line moves again
+        leaving = asyncio.ensure_future(scheduler.turn())
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.wait_for(scheduler.turn(), 1)  # the line moves again, past who has left
+        assert leaving.cancelled()
+        assert len(complaints) == 1
 
     run(main())
 

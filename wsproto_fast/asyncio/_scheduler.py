@@ -143,7 +143,12 @@ class Scheduler:
     async def turn(self) -> None:
         """Wait for ``call_in_turn``."""
         waiter = self._loop.create_future()
-        self.call_in_turn(lambda: waiter.done() or waiter.set_result(None))
+
+        def come() -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
+        self.call_in_turn(come)
         await waiter
 
 
