@@ -130,13 +130,13 @@ def _clients() -> Iterator[Case]:
 
 
 def _tls(pem: str) -> Iterator[Case]:
-    candidates = tuple(
-        replace(candidate, arguments=("--tls", pem))
-        for candidate in (*ours(), PICOWS_CORE, *PEERS)
-        if candidate.column != AIOHTTP
-    )
-    yield Case("TLS server, async for: 64 conns, 32 B", candidates, small(64, tls=1))
-    yield Case("TLS server, async for: 8 conns, 32 B, 32 in flight", candidates, small(8, window=32, tls=1), shown=True)
+    def over_tls(*candidates: Candidate) -> tuple[Candidate, ...]:
+        return tuple(replace(each, arguments=("--tls", pem)) for each in candidates if each.column != AIOHTTP)
+
+    everyone = over_tls(*ours(), PICOWS_CORE, *PEERS)
+    yield Case("TLS server, callback: 64 conns, 32 B", over_tls(*ours("ours_callback"), PICOWS_CORE), small(64, tls=1))
+    yield Case("TLS server, async for: 64 conns, 32 B", everyone, small(64, tls=1))
+    yield Case("TLS server, async for: 8 conns, 32 B, 32 in flight", everyone, small(8, window=32, tls=1), shown=True)
 
 
 def _broadcasts(members: int = 1000) -> Iterator[Case]:

@@ -208,7 +208,7 @@ def test_keepalive(server: Library, client: Library, who: str) -> None:
         # one at a time: aiohttp pings a peer that is silent
         options: tuple[dict[str, Any], dict[str, Any]] = ({"ping_interval": 0.01}, {})
         if who == "theirs":
-            options = ({"ping_interval": None}, {"heartbeat": 0.02})
+            options = ({"ping_interval": None}, {"heartbeat": 0.2})  # waits half of it for an answer
         async with meeting(server, client, **sides(server, *options)) as met:
             ours = met.ws if client is OURS else next(iter(met.listening.connections))
             theirs = asyncio.ensure_future(met.ws.recv())  # aiohttp reads only then
