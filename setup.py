@@ -26,10 +26,13 @@ ROOT = Path(__file__).resolve().parent
 WRITTEN = {"_codec": "ext/codec.pyx", "asyncio._native": "ext/native.pyx"}
 if sys.platform == "linux":
     WRITTEN["asyncio._reactor"] = "ext/reactor.pyx"
+if sys.platform != "win32":
+    WRITTEN["threading._native"] = "ext/threads.pyx"
 #: Modules compiled from their own ``.py``, which their ``.pxd`` augments.
 COMPILED = (
     *("clock", "events", "reader", "writer", "messages", "sender", "connection"),
     *("asyncio._scheduler", "asyncio._link", "asyncio._core", "asyncio._tls"),
+    *(("threading._core",) if sys.platform != "win32" else ()),
 )
 
 DIRECTIVES = {

@@ -15,7 +15,7 @@ from .http11 import Headers, Request, Response, ResponseParser
 from .limits import Limits
 from .uri import WebSocketURI, check_brackets
 
-__all__ = ["Proxy", "ProxyHandshake", "get_proxy", "parse_proxy"]
+__all__ = ["Proxy", "ProxyHandshake", "check_proxy", "choose_proxy", "get_proxy", "parse_proxy"]
 
 #: The port of each scheme, which is also the list of schemes. SOCKS: RFC 1928 3.
 _PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
@@ -110,6 +110,26 @@ def get_proxy(uri: WebSocketURI) -> str | None:
                 return "socks5h://" + proxy.removeprefix("http://")
             return proxy
     return None
+
+
+def choose_proxy(proxy: Proxy | bool | None, address: WebSocketURI) -> Proxy | None:
+    """The proxy to ``address``: the one given, or with True that of the environment or the operating system."""
+    if not isinstance(proxy, bool):
+        return proxy
+    found = get_proxy(address)
+    return None if found is None else parse_proxy(found)
+
+
+def check_proxy(proxy: Proxy, secure: bool, ssl: object, has_tls_in_tls: bool = True) -> None:
+    """Raise ValueError when a proxy fits neither ``proxy_ssl``, of which True is the default, nor the URI."""
+    if proxy.scheme != "https":
+        if ssl is not None and ssl is not True:
+            article = "a" if proxy.is_socks else "an"
+            raise ValueError(f"proxy_ssl argument is incompatible with {article} {proxy.scheme}:// proxy")
+    elif not ssl:
+        raise ValueError(f"proxy_ssl={ssl} is incompatible with an https:// proxy")
+    elif secure and not has_tls_in_tls:
+        raise ValueError("a wss:// URI is incompatible with an https:// proxy before Python 3.11")
 
 
 class _Parser(ResponseParser):

@@ -1,0 +1,48 @@
+"""What only this adapter tells an observer: see ``wsproto_fast._observing``. All of it is told under the connection's
+lock, in whatever thread it happens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .._observing import Observed, observed_class
+
+if TYPE_CHECKING:
+    from .connection import Connection as _Base
+else:
+    _Base = object
+
+__all__ = ["observed"]
+
+
+class _Observed(Observed, _Base):  # type: ignore[misc]
+    __slots__ = ()
+
+    def _on_message(self, data: str | bytes) -> None:
+        self._put(data, len(data))  # through the queue, so that each is told
+
+    def _lose(self) -> None:
+        super()._lose()
+        if self._opened:
+            self._tell("connection_closed")
+
+    def _pause_input(self) -> None:
+        super()._pause_input()
+        self._tell("reading_paused")
+
+    def _resume_input(self) -> None:
+        super()._resume_input()
+        self._tell("reading_resumed")
+
+    def _on_full(self) -> None:
+        super()._on_full()
+        self._tell("writing_paused")
+
+    def _on_writable(self) -> None:
+        super()._on_writable()
+        self._tell("writing_resumed")
+
+
+def observed(connection_class: Any) -> Any:
+    """That class, telling its observer."""
+    return observed_class(_Observed, connection_class)

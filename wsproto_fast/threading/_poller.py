@@ -1,0 +1,239 @@
+"""The one thread that looks after connections while nobody is in ``recv``, and keeps the time for all of them.
+
+It reads what no other thread reads, so that pings are answered and queues filled; writes what others left to be
+written; and calls each connection when its deadline is due. Knows sockets, times and who is to be called; knows no
+messages.
+
+A connection that a thread has just left costs no system call: it is looked at every ``SWEEP`` seconds, and watched once
+nobody came back in between. The thread is started when there is something to do, and ends when no connection is left.
+Whoever calls ``attend``, ``left``, ``call_at`` and ``cancel`` may hold its connection's lock; the poller holds none
+when it calls a connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import os
+import selectors
+import socket
+import threading
+from collections import deque
+from threading import get_ident
+from time import monotonic
+from typing import Any, Protocol
+
+__all__ = ["SWEEP", "Entry", "Poller", "poller"]
+
+#: Seconds between two looks at the connections that were left by their readers: half of how late a pong may be.
+SWEEP = 0.05
+#: The thread ends when there was nothing to do for so long.
+_LINGER = 1.0
+
+#: When, in which order among equals, and whom to call; None is nobody any more.
+Entry = list[Any]
+
+
+class Watched(Protocol):
+    """What a connection does for the poller."""
+
+    def _sweep(self) -> int: ...
+
+    def _look(self, watch: Any) -> None: ...
+
+    def _on_timer(self, now: float) -> None: ...
+
+
+class Poller:
+    """See the module. One for each process; any thread may call its methods."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._ident = 0
+        #: Of the thread, which has them for itself.
+        self._selector: selectors.BaseSelector
+        self._watches = 0
+        self._doorbell: tuple[socket.socket, socket.socket]
+        #: Under the lock: whom to look at now, and whom with the next sweep; when to call whom.
+        self._attention: deque[Watched] = deque()
+        self._candidates: list[Watched] = []
+        self._heap: list[Entry] = []
+        self._numbers = itertools.count()
+        self._cancelled = 0
+        #: The thread waits until then, and must be woken for anything earlier. In between it looks by itself.
+        self._sleeps_until = 0.0
+
+    def is_here(self) -> bool:
+        """Whether it is the poller's thread that asks."""
+        return self._ident == get_ident()
+
+    def attend(self, connection: Watched) -> None:
+        """Look at a connection now."""
+        with self._lock:
+            self._attention.append(connection)
+            self._wake(0.0)
+
+    def left(self, connection: Watched) -> None:
+        """Nobody reads a connection; somebody may again in a moment."""
+        with self._lock:
+            self._candidates.append(connection)
+            self._wake(monotonic() + SWEEP)
+
+    def call_at(self, when: float, connection: Watched) -> Entry:
+        """Call ``connection._on_timer(now)`` at that time."""
+        entry = [when, next(self._numbers), connection]
+        with self._lock:
+            heapq.heappush(self._heap, entry)
+            self._wake(when)
+        return entry
+
+    def cancel(self, entry: Entry) -> None:
+        """Do not call, if it was not called yet."""
+        with self._lock:
+            if entry[2] is None:
+                return
+            entry[2] = None
+            self._cancelled += 1
+            if self._cancelled > 64 and self._cancelled > len(self._heap) // 2:
+                self._heap = [other for other in self._heap if other[2] is not None]
+                heapq.heapify(self._heap)
+                self._cancelled = 0
+
+    # The thread
+
+    def _wake(self, when: float) -> None:
+        """The thread must be awake then."""
+        if self._thread is None:
+            self._start()
+        elif self._sleeps_until > when:
+            self._sleeps_until = 0.0
+            with contextlib.suppress(OSError):  # it is full of such bytes
+                self._doorbell[1].send(b"\0")
+
+    def _start(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._watches = 0
+        self._doorbell = socket.socketpair()
+        for end in self._doorbell:
+            end.setblocking(False)
+        self._selector.register(self._doorbell[0], selectors.EVENT_READ)
+        self._thread = threading.Thread(target=self._run, name="wsproto_fast-poller", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # pragma: no cover (the interpreter is ending)
+            self._thread = None
+            self._close()
+
+    def _close(self) -> None:
+        self._selector.close()
+        for end in self._doorbell:
+            end.close()
+
+    def _run(self) -> None:
+        self._ident = get_ident()
+        idle_since: float | None = None
+        sweep_at = 0.0
+        while True:
+            with self._lock:
+                now = monotonic()
+                idle = not (self._attention or self._candidates or self._heap or self._watches)
+                idle_since = (now if idle_since is None else idle_since) if idle else None
+                if idle_since is not None and now - idle_since >= _LINGER:
+                    self._ident = 0
+                    self._thread = None
+                    self._close()
+                    return
+                wake_at = self._next_time(now, sweep_at)
+                if idle_since is not None:
+                    wake_at = min(wake_at, idle_since + _LINGER)
+                self._sleeps_until = wake_at
+            ready = self._selector.select(None if wake_at == _NEVER else max(0.0, wake_at - now))
+            with self._lock:
+                self._sleeps_until = 0.0
+                attention, self._attention = self._attention, deque()
+            for key, _ in ready:
+                if key.data is None:
+                    with contextlib.suppress(BlockingIOError):
+                        self._doorbell[0].recv(4096)
+                else:
+                    self._look_at(key.data)
+            for connection in attention:
+                self._look_at(connection)
+            now = monotonic()
+            self._call_due(now)
+            if now >= sweep_at:
+                self._sweep()
+                sweep_at = now + SWEEP
+
+    def _next_time(self, now: float, sweep_at: float) -> float:
+        """When there is something to do at the latest."""
+        if self._attention:
+            return now
+        when = _NEVER
+        if self._heap:
+            when = self._heap[0][0]
+        if self._candidates:
+            when = min(when, max(sweep_at, now))
+        return when
+
+    def _look_at(self, connection: Watched) -> None:
+        connection._look(self._watch)
+
+    def _watch(self, sock: socket.socket, events: int, before: int, connection: Watched) -> None:
+        """Look out for something else on a socket: 1 is to read, 2 to write."""
+        if not before:
+            self._watches += 1
+            self._selector.register(sock, events, connection)
+        elif events:
+            self._selector.modify(sock, events, connection)
+        else:
+            self._watches -= 1
+            self._selector.unregister(sock)
+
+    def _call_due(self, now: float) -> None:
+        while True:
+            with self._lock:
+                if not self._heap or self._heap[0][0] > now:
+                    return
+                entry = heapq.heappop(self._heap)
+                connection, entry[2] = entry[2], None
+                if connection is None:
+                    self._cancelled -= 1
+            if connection is not None:
+                connection._on_timer(now)
+
+    def _sweep(self) -> None:
+        with self._lock:
+            candidates, self._candidates = self._candidates, []
+        keep = []
+        for connection in candidates:
+            what = connection._sweep()
+            if what == 1:
+                keep.append(connection)
+            elif what == 2:
+                self._look_at(connection)
+        if keep:
+            with self._lock:
+                self._candidates += keep
+
+
+_NEVER = float("inf")
+
+_current = Poller()
+
+
+def poller() -> Poller:
+    """That of this process."""
+    return _current
+
+
+def _after_fork() -> None:
+    """The thread is not there in the child, and its descriptors are the parent's too."""
+    global _current
+    _current = Poller()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch
+    os.register_at_fork(after_in_child=_after_fork)
