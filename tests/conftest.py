@@ -100,9 +100,10 @@ def missing_extensions() -> list[str]:
 def outdated_extensions() -> list[str]:
     """Extensions older than their sources."""
     written = {"_codec": "codec.pyx", "asyncio/_reactor": "reactor.pyx", "asyncio/_native": "native.pyx"}
+    written["threading/_native"] = "threads.pyx"
     outdated = []
     adapter = [f"asyncio/_{name}" for name in ("reactor", "native", "scheduler", "link", "core", "tls")]
-    for module in (*COMPILED_MODULES, *adapter):
+    for module in (*COMPILED_MODULES, *adapter, "threading/_native", "threading/_core"):
         source = DIRECTORY / f"{module}.py"
         if module in written:
             source = DIRECTORY.parent / "ext" / written[module]

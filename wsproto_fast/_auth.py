@@ -9,7 +9,7 @@ from typing import Any
 
 from ._headers import parse_authorization_basic, quoted_string
 from .exceptions import InvalidHeader
-from .http11 import Request
+from .http11 import Request, Response
 
 __all__ = ["BasicAuth", "Credentials"]
 
@@ -47,6 +47,12 @@ class BasicAuth:
             return parse_authorization_basic(", ".join(values))  # several make none
         except InvalidHeader:
             return "Unsupported credentials\n"
+
+    def refusal(self, connection: Any, sentence: str) -> Response:
+        """The 401."""
+        response: Response = connection.respond(401, sentence)
+        response.headers["WWW-Authenticate"] = self.challenge
+        return response
 
 
 #: Compared with in place of the digest of a user who is unknown. Nothing has it.

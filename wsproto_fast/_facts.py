@@ -40,7 +40,7 @@ class Facts:
     def id(self) -> uuid.UUID:
         """Identifies the connection, in logs for example."""
         if self._uuid is None:
-            self._uuid = uuid.uuid4()
+            self._uuid = uuid.uuid4()  # type: ignore[misc]
         return self._uuid
 
     @property

@@ -63,7 +63,7 @@ class Incoming:
     def _want_raw(self, raw: bool) -> None:
         """Want the texts that come from now on as ``bytes``, or as ``str``."""
         self._engine.decode_text = not raw
-        self._raw = raw
+        self._raw = raw  # type: ignore[misc]
         if self._engine.state is not State.CLOSED:  # else nothing comes any more; and it refers to us
             self._sink = self._on_raw_message  # from now on: a text that has begun still comes as was wanted then
 

@@ -124,6 +124,13 @@ class ServerRules:
         self.limits = limits
         self._agreements: dict[str, Agreement | None] = {}
 
+    def complete(self, response: object) -> None:
+        """Give what a hook wants to answer our Server header. Raises TypeError when it is no Response."""
+        if not isinstance(response, Response):
+            raise TypeError(f"process_request must return a Response or None, not {type(response).__name__}")
+        if self.server_header is not None and "Server" not in response.headers:
+            response.headers["Server"] = self.server_header
+
     def acceptance(
         self, key: str, agreement: Agreement | None, subprotocol: str | None, added: Headers | None = None
     ) -> Response:
@@ -301,6 +308,10 @@ class ServerHandshake(_Handshake):
         handshake.
         """
         return self._reject(status, body, checked_headers(headers, _REFUSAL_HEADERS), "close")
+
+    def fail(self) -> Response:
+        """The answer to a request on which the program has failed."""
+        return self.reject(500, "Failed to open a WebSocket connection.\nSee server log for more information.\n")
 
     def send_response(self, response: Response) -> None:
         """Queue the answer. After it ``done`` is True, and ``accepted`` if it is a 101.

@@ -8,5 +8,18 @@ from __future__ import annotations
 
 from .client import ClientConnection, connect, reconnect, unix_connect, unix_reconnect
 from .connection import Connection
+from .server import Server, ServerConnection, basic_auth, serve, unix_serve
 
-__all__ = ["ClientConnection", "Connection", "connect", "reconnect", "unix_connect", "unix_reconnect"]
+__all__ = [
+    "ClientConnection",
+    "Connection",
+    "Server",
+    "ServerConnection",
+    "basic_auth",
+    "connect",
+    "reconnect",
+    "serve",
+    "unix_connect",
+    "unix_reconnect",
+    "unix_serve",
+]

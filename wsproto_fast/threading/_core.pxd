@@ -5,6 +5,7 @@ from wsproto_fast.threading._native cimport Lock, Wire, monotonic
 
 cdef int BINARY, TEXT
 cdef double _GRACE, TICK
+cdef Py_ssize_t CORK_SIZE
 
 
 cdef class Core:
@@ -39,6 +40,7 @@ cdef class Core:
     cdef Py_ssize_t _write_high
     cdef Py_ssize_t _write_low
     cdef public bint _fragmenting
+    cdef public int _corks
     cdef public tuple _watchers
     cdef public tuple _leaving
     cdef public bint _writable
@@ -69,7 +71,7 @@ cdef class Core:
     cpdef _take(self)
     cpdef _resume_input(self)
     cpdef _received(self, bytes data)
-    cdef _decrypt(self)
+    cpdef _decrypt(self)
     cdef _end_input(self)
     cpdef _on_message(self, object data)
     cpdef _put(self, object item, Py_ssize_t size)

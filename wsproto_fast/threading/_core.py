@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from .._payloads import DataLike
 from .._settings import Settings
 from ..connection import Connection as Engine
-from ..constants import BINARY, TEXT, CloseTransport, SendStatus
+from ..constants import BINARY, CORK_SIZE, TEXT, CloseTransport, SendStatus
 from ..events import Event, Fragment, Message
 from ..exceptions import ConcurrencyError, ConnectionClosed, InvalidState, LocalProtocolError
 from ..prepared import PreparedMessage
@@ -38,8 +38,8 @@ _EMPTY: collections.deque[Item] = collections.deque()
 SENT, QUEUED, FULL = SendStatus.SENT, SendStatus.QUEUED, SendStatus.FULL
 KEEP = CloseTransport.KEEP
 
-#: How long somebody who waits for a message goes on when another thread closes the connection, in seconds: as a rule the
-#: peer's Close frame comes, and the end is a normal one.
+#: How long somebody who waits for a message goes on when another thread closes the connection, in seconds: as a rule
+#: the peer's Close frame comes, and the end is a normal one.
 _GRACE = 1.0
 
 #: With SO_LINGER, close() drops what was not sent and resets the connection.
@@ -53,7 +53,7 @@ class Core:
         *("_settings", "_lock", "_engine", "_wire", "_tls", "_opened"),
         *("_queue", "_queue_bytes", "_queue_high", "_queue_bytes_high", "_arrived", "_paused", "_abandoned"),
         *("_reader", "_reads", "_swept", "_candidate", "_streaming", "_raw", "_eof", "_ended", "_changed"),
-        *("_unsent", "_unsent_size", "_write_paused", "_write_high", "_write_low", "_fragmenting"),
+        *("_unsent", "_unsent_size", "_write_paused", "_write_high", "_write_low", "_fragmenting", "_corks"),
         *("_watchers", "_leaving", "_writable"),
         *("_attended", "_watched", "_entry", "_deadline", "_news", "_users", "_closing_since"),
         *("_close_transport", "_half_closed", "_transport_error", "_lost", "_names", "_sink", "_callback"),
@@ -103,6 +103,8 @@ class Core:
         self._write_low = settings.write_high // 4 if settings.write_low is None else settings.write_low
         #: A message is sent in fragments.
         self._fragmenting = False
+        #: Blocks of ``cork`` that are open: output waits.
+        self._corks = 0
         #: Groups, and what they are to be told by the poller.
         self._watchers: tuple[Any, ...] = ()
         self._leaving: tuple[Any, ...] = ()
@@ -213,7 +215,7 @@ class Core:
         """Wait for bytes without the lock, and take them in."""
         wire = self._wire
         in_place = self._tls is None and self._engine.reads_in_place()
-        view = self._engine.get_buffer() if in_place else None
+        view: Any = self._engine.get_buffer() if in_place else None
         data: Any = None
         count = -1
         error: OSError | None = None
@@ -323,13 +325,13 @@ class Core:
 
     def _pump(self) -> None:
         """Deliver what the engine has received, then do what follows from it."""
-        self._engine.dispatch(self._on_message if self._sink is None else self._sink, self._handle)
+        self._engine.dispatch(self._on_message if self._sink is None else self._sink, self._on_news)
         if self._news:
             self._settle()
         elif self._engine._writer.size:
             self._flush()
 
-    def _handle(self, event: Event) -> None:
+    def _on_news(self, event: Event) -> None:
         self._news = True
         self._on_event(event)
 
@@ -392,7 +394,7 @@ class Core:
             if self._unsent_size:
                 self._attend()
                 return QUEUED
-            return SENT
+            return QUEUED if self._corks else SENT
         finally:
             self._lock.release()
 
@@ -406,7 +408,8 @@ class Core:
             self._engine.send_message(TEXT, bytes(message), compress)
         else:
             self._engine.send_message(BINARY, message, compress)
-        self._flush()
+        if not self._corks or self._engine._writer.size >= CORK_SIZE:
+            self._flush()
 
     def _send_prepared(self, prepared: PreparedMessage) -> None:
         """Send without waiting. Raises InvalidState when not open; must not be called amid a fragmented message."""
@@ -447,8 +450,6 @@ class Core:
 
     def _await_writable(self, deadline: float) -> None:
         """Wait a while, without the lock, for the socket to take more; then give it more."""
-        if self._lost:
-            return
         self._users += 1
         self._lock.release()
         try:

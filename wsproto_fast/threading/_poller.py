@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+import logging
 import os
 import selectors
 import socket
@@ -30,6 +31,8 @@ __all__ = ["SWEEP", "Entry", "Poller", "poller"]
 SWEEP = 0.05
 #: The thread ends when there was nothing to do for so long.
 _LINGER = 1.0
+
+_logger = logging.getLogger("wsproto_fast.poller")
 
 #: When, in which order among equals, and whom to call; None is nobody any more.
 Entry = list[Any]
@@ -179,7 +182,10 @@ class Poller:
         return when
 
     def _look_at(self, connection: Watched) -> None:
-        connection._look(self._watch)
+        try:
+            connection._look(self._watch)
+        except Exception:  # of one connection; all others need us
+            _logger.exception("a connection failed")
 
     def _watch(self, sock: socket.socket, events: int, before: int, connection: Watched) -> None:
         """Look out for something else on a socket: 1 is to read, 2 to write."""
@@ -201,8 +207,12 @@ class Poller:
                 connection, entry[2] = entry[2], None
                 if connection is None:
                     self._cancelled -= 1
-            if connection is not None:
+            if connection is None:
+                continue
+            try:
                 connection._on_timer(now)
+            except Exception:
+                _logger.exception("a connection failed")
 
     def _sweep(self) -> None:
         with self._lock:

@@ -134,9 +134,9 @@ class Receiver(Incoming, Core):
         if isinstance(item, Fragment):
             with self._lock:
                 item = self._whole(item)
-        data: str | bytes = item.data.decode() if isinstance(item, Message) else item
+        data: Any = item.data.decode() if isinstance(item, Message) else item  # type: ignore[union-attr]
         if decode is None:
-            return data
+            return data  # type: ignore[no-any-return]
         return self._decoded(data, decode, codecs.getincrementaldecoder("utf-8")(), True)
 
     # The end

@@ -5,13 +5,15 @@ Knows Python's types and who waits for what; knows no sockets and no protocol.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from .._payloads import DataLike, kind_of
 from ..constants import CloseCode
-from ..exceptions import ConcurrencyError, InvalidState, LocalProtocolError
-from ._core import monotonic, unwrapped
+from ..exceptions import InvalidState, LocalProtocolError
+from ._core import unwrapped
+from ._native import monotonic
 from ._receiving import Receiver
 
 __all__ = ["Message", "Sender"]
@@ -31,13 +33,27 @@ class Sender(Receiver):
         """
         self.send(self._settings.json.dumps(data), text=True, compress=compress, timeout=timeout)
 
+    @contextlib.contextmanager
+    def cork(self) -> Iterator[None]:
+        """Messages sent within ``with connection.cork():`` leave together: at its end, or earlier when they reach
+        64 KiB. So do those that other threads send meanwhile."""
+        with self._lock:
+            self._corks += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._corks -= 1
+                if self._opened and not self._corks:
+                    self._flush()
+                    if self._unsent_size:
+                        self._attend()
+
     # Messages in pieces
 
     def _send_fragments(
-        self, message: Message, text: bool | None, compress: bool | None, timeout: float | None
+        self, message: Any, text: bool | None, compress: bool | None, timeout: float | None
     ) -> None:
-        if isinstance(message, (bytearray, memoryview)):  # pragma: no cover (send() has seen to it)
-            raise TypeError
         if isinstance(message, Mapping):  # a common mistake: send(dict)
             raise TypeError("data is a dict-like object")
         if not isinstance(message, Iterable):
@@ -115,7 +131,3 @@ class Sender(Receiver):
             self._leaving += self._watchers
             self._watchers = ()
             self._attend()
-
-    def _check_ping(self, data: bytes | None, pings: Any) -> None:
-        if pings and data in pings:
-            raise ConcurrencyError("already waiting for a pong with the same data")

@@ -38,7 +38,15 @@ from ..uri import WebSocketURI, parse_uri
 from ._dialing import Deadline, Dialer, Opening
 from .connection import Connection, LoggerLike
 
-__all__ = ["USER_AGENT", "ClientConnection", "connect", "process_exception", "reconnect", "unix_connect", "unix_reconnect"]
+__all__ = [
+    "USER_AGENT",
+    "ClientConnection",
+    "connect",
+    "process_exception",
+    "reconnect",
+    "unix_connect",
+    "unix_reconnect",
+]
 
 
 class ClientConnection(Connection):
@@ -78,7 +86,8 @@ class ClientConnection(Connection):
 
 
 class reconnect(Connecting):  # noqa: N801 (it is used like a function)
-    """``for connection in reconnect(uri)`` connects again whenever its body continues, and closes the connection before.
+    """``for connection in reconnect(uri)`` connects again whenever its body continues, and closes the connection
+    before.
 
     Errors of the network are waited out with ``reconnect_delays()``, until an attempt succeeds; ``process_exception``
     is given what an attempt raised, and returns None to try again, or what to raise. ``with reconnect(uri) as

@@ -6,10 +6,11 @@ Knows who waits for what; knows no bytes of the transport and no protocol: each 
 from __future__ import annotations
 
 import contextlib
-import socket
 import struct
 import threading
 import uuid
+from socket import SO_RCVTIMEO, SOL_SOCKET
+from socket import socket as Socket  # noqa: N812 (a property has the name)
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -68,7 +69,7 @@ class Connection(Facts, Sender):
     # What it is
 
     @property
-    def socket(self) -> socket.socket:
+    def socket(self) -> Socket:
         """The socket, for its options; reading, writing and closing it are the connection's."""
         return self._wire.sock
 
@@ -202,7 +203,7 @@ class Connection(Facts, Sender):
 
     # The beginning
 
-    def _attach(self, sock: socket.socket, tls: TLS | None) -> None:
+    def _attach(self, sock: Socket, tls: TLS | None) -> None:
         """This is our transport. It is blocking, but for looking up now and then."""
         self._wire = Wire(sock)
         self._tls = tls
@@ -210,7 +211,7 @@ class Connection(Facts, Sender):
     def _open_after(self, handshake: ClientHandshake | ServerHandshake, role: Role) -> None:
         """The opening handshake has agreed on a connection."""
         self._wire.sock.settimeout(None)
-        self._wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TICK)
+        self._wire.sock.setsockopt(SOL_SOCKET, SO_RCVTIMEO, _TICK)
         self._open(new_engine(self._settings, handshake, role))
 
     def _open(self, engine: Engine) -> None:
