@@ -6,16 +6,25 @@ that nobody is reading. Every question about the protocol is the engine's.
 
 from __future__ import annotations
 
+from ..groups import BroadcastResult
+from .broadcast import broadcast
 from .client import ClientConnection, connect, reconnect, unix_connect, unix_reconnect
 from .connection import Connection
+from .group import Group
 from .server import Server, ServerConnection, basic_auth, serve, unix_serve
+from .session import Session, SessionState
 
 __all__ = [
+    "BroadcastResult",
     "ClientConnection",
     "Connection",
+    "Group",
     "Server",
     "ServerConnection",
+    "Session",
+    "SessionState",
     "basic_auth",
+    "broadcast",
     "connect",
     "reconnect",
     "serve",
