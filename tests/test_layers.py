@@ -21,7 +21,8 @@ LAYERS = {
     **dict.fromkeys(("messages", "sender", "handshake", "prepared", "_auth", "proxy"), 3),
     **dict.fromkeys(("connection", "groups"), 4),
     "__init__": 4,  # the public names of layers 0-4
-    **dict.fromkeys(("asyncio", "threading", "_broadcasting", "_connecting", "_facts", "_incoming", "_observing", "_session"), 5),
+    **dict.fromkeys(("asyncio", "threading"), 5),
+    **dict.fromkeys(("_broadcasting", "_connecting", "_facts", "_incoming", "_observing", "_session"), 5),
     **dict.fromkeys(("compat", "contrib", "testing"), 6),
 }
 ADAPTERS = {"asyncio", "threading"}

@@ -1,5 +1,7 @@
-"""What a session of either adapter keeps and decides: states, the outbox's policy, when to try again. Waits for nothing,
-and opens nothing: what is called here is called from one place at a time."""
+"""What a session of either adapter keeps and decides: states, the outbox's policy, when to try again.
+
+Waits for nothing and opens nothing: what is called here is called from one place at a time.
+"""
 
 from __future__ import annotations
 

@@ -141,6 +141,9 @@ class Poller:
         while True:
             with self._lock:
                 now = monotonic()
+                if len(self._heap) == self._cancelled:
+                    self._heap.clear()
+                    self._cancelled = 0
                 idle = not (self._attention or self._candidates or self._heap or self._watches)
                 idle_since = (now if idle_since is None else idle_since) if idle else None
                 if idle_since is not None and now - idle_since >= _LINGER:
