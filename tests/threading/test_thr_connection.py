@@ -170,11 +170,14 @@ def test_too_big() -> None:
 
 def test_streaming() -> None:
     def talk(peer: Peer) -> None:
+        until(lambda: opened and opened[0]._reader)
         for first, payload in ((0x01, b"a\xc3"), (0x00, b"\xa4"), (0x80, b"c"), (0x81, b"whole"), (0x82, b"d")):
             peer.send(first, payload)
         close(peer)
 
+    opened: list[Any] = []
     with byte_server(talk) as uri, connect(uri) as connection:
+        opened.append(connection)
         assert list(connection.recv_streaming()) == ["a", "ä", "c"]
         assert list(connection.recv_streaming(decode=False)) == [b"whole"]
         assert list(connection.recv_streaming(decode=True)) == ["d"]

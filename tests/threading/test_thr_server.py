@@ -257,8 +257,8 @@ def test_route() -> None:
             with pytest.raises(InvalidStatus) as info:
                 connect(uri_of(server, path))
             assert info.value.response.status_code == status
-    with pytest.raises(ValueError):
-        unix_route(url_map, sock=socket.socket(), path="x")
+    with socket.socket() as sock, pytest.raises(ValueError):
+        unix_route(url_map, sock=sock, path="x")
     with running(route(url_map, "127.0.0.1", 0, ssl=True)) as server:
         with connect(uri_of(server, "/rooms/7")) as connection:
             assert connection.recv() == "room 7"

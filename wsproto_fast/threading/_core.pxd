@@ -84,6 +84,8 @@ cdef class Core:
     cdef _await_writable(self, double deadline)
     @cython.locals(chunks=list, data=bytes, sent=Py_ssize_t)
     cpdef _flush(self)
+    @cython.locals(waiting=Py_ssize_t)
+    cdef _weigh(self)
     cdef _send_chunks(self, list chunks)
     cdef _send_records(self)
     @cython.locals(data=bytes, sent=Py_ssize_t, done=Py_ssize_t)

@@ -485,8 +485,10 @@ class Core:
     def _flush(self) -> None:
         """Give all output to the operating system, as far as it takes it now."""
         if self._unsent_size and not self._send_unsent():
+            self._weigh()
             return
         if not self._engine._writer.size:
+            self._weigh()
             return
         chunks = self._engine.data_to_send()
         if self._half_closed or self._lost:
@@ -504,8 +506,17 @@ class Core:
             self._unsent_size = len(data) - sent
         else:
             self._send_chunks(chunks)
-        if self._unsent_size > self._write_high and not self._write_paused:
-            self._on_full()
+        self._weigh()
+
+    def _weigh(self) -> None:
+        """Has too much come to wait, or does little wait again?"""
+        waiting = self._unsent_size + self._engine._writer.size
+        if not self._write_paused:
+            if waiting > self._write_high:
+                self._on_full()
+        elif waiting <= self._write_low:
+            self._write_paused = False
+            self._on_writable()
 
     def _send_chunks(self, chunks: list[bytes]) -> None:
         """What is not the usual case: TLS, and large payloads that stand apart from their headers."""
@@ -547,9 +558,6 @@ class Core:
             self._fail_output(exc)
             return False
         del unsent[:done]
-        if self._write_paused and self._unsent_size <= self._write_low:
-            self._write_paused = False
-            self._on_writable()
         return not unsent
 
     def _on_full(self) -> None:
