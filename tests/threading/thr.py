@@ -180,7 +180,7 @@ def byte_server(
     """A server made of bytes for one client; ``talk`` is what it does once its handshake is done. Yields its URI."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         if small:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
 
         def run() -> None:
             sock, _ = listening.accept()
@@ -196,6 +196,14 @@ def byte_server(
             scheme = "ws" if wrap is None else "wss"
             yield f"{scheme}://127.0.0.1:{listening.getsockname()[1]}/"
     assert outcome == [None]
+
+
+def narrow(uri: str) -> socket.socket:
+    """A socket connected to a server, into which little fits."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+    sock.connect(("127.0.0.1", int(uri.rpartition(":")[2].rstrip("/"))))
+    return sock
 
 
 def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:

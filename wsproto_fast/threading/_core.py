@@ -501,6 +501,8 @@ class Core:
                 self._fail_output(exc)
                 return
             if sent == len(data):
+                if self._write_paused:
+                    self._weigh()
                 return
             self._unsent.append(data[sent:] if sent else data)
             self._unsent_size = len(data) - sent
