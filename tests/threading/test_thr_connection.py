@@ -523,10 +523,10 @@ class Deaf:
 def fill(connection: Any) -> None:
     """Send until the peer's and our own buffers are full."""
     full = 0
-    while full < 20:  # the system takes a little more in the end
-        if connection.try_send(bytes(50_000)) is SendStatus.FULL:
+    while full < 60:  # the system takes a little more in the end
+        if connection.try_send(bytes(300_000)) is SendStatus.FULL:
             full += 1
-            time.sleep(0.001)
+            time.sleep(0.005)
         else:
             full = 0
 
@@ -584,8 +584,8 @@ def test_keepalive_ends_a_peer_that_does_not_read() -> None:
     over = threading.Event()
     with byte_server(talk, small=True) as uri:
         connection = connect(uri, sock=narrow(uri), compression=None, ping_interval=0.05, ping_timeout=0.1)
-        fill(connection)
         with pytest.raises(ConnectionClosedError):
+            fill(connection)
             connection.send("x")
         assert connection.wait_closed(5)
         over.set()
@@ -845,7 +845,8 @@ def test_observer_of_pauses() -> None:
         peer.sock.sendall(b"\x81\x01a" * 100)
         deaf.talk(peer)
 
-    with byte_server(talk, small=True) as uri, connect(uri, sock=narrow(uri), compression=None, observer=told) as connection:
+    arguments: dict[str, Any] = {"compression": None, "observer": told}
+    with byte_server(talk, small=True) as uri, connect(uri, sock=narrow(uri), **arguments) as connection:
         until(lambda: ("reading_paused",) in told.told)
         fill(connection)
         assert ("writing_paused",) in told.told

@@ -56,7 +56,9 @@ def echo(connection: Any) -> None:
 
 
 @contextlib.contextmanager
-def serving(handler: Any = echo, host: str | None = "127.0.0.1", port: int | None = 0, **kwargs: Any) -> Iterator[Server]:
+def serving(
+    handler: Any = echo, host: str | None = "127.0.0.1", port: int | None = 0, **kwargs: Any
+) -> Iterator[Server]:
     """A server that runs during the block."""
     with running(serve(handler, host, port, **kwargs)) as server:
         yield server
