@@ -86,9 +86,10 @@ def environment(loop: str, rounds: int, seconds: float) -> str:
             continue
     where = "pinned to no core" if running.cores() is None else "what is measured and its load on a core each"
     build = f"kernels: {_codec.simd_level()}" if _codec.COMPILED else "the pure build"
+    linux = ".".join(platform.release().split(".")[:2])
     return (
         f"CPython {platform.python_version()}, {loop} loop; {', '.join(packages)}; {build}\n"
-        f"{cpu()}, Linux {'.'.join(platform.release().split('.')[:2])}, {where}; load average {os.getloadavg()[0]:.1f} at the start\n"
+        f"{cpu()}, Linux {linux}, {where}; load average {os.getloadavg()[0]:.1f} at the start\n"
         f"CPU time a message, delivery or connection, medians of {rounds} interleaved rounds of {seconds} s;\n"
         "in parentheses how many times ours, the median of the rounds' ratios"
     )

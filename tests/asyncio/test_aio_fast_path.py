@@ -558,6 +558,22 @@ def test_no_task_is_current_in_a_callback_or_after_a_task_was_woken() -> None:
     run(main())
 
 
+def test_a_coroutine_that_no_task_drives() -> None:
+    """Then there is nothing to call back, and its future is done as any other."""
+
+    async def main() -> None:
+        async with handed_over() as (peer, ws):
+            coroutine = ws.recv()
+            waiter = coroutine.send(None)
+            peer.write(0x81, b"hello")
+            await until(waiter.done)
+            with pytest.raises(StopIteration) as caught:
+                coroutine.send(None)
+            assert caught.value.value == "hello"
+
+    run(main())
+
+
 @pytest.mark.skipif(UVLOOPS_TRANSPORTS, reason="uvloop's have the context of their server")
 def test_what_a_callback_sets_is_not_seen_by_other_connections() -> None:
     """As with asyncio's transports, each of which has a context of its own."""

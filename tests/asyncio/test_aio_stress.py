@@ -67,7 +67,7 @@ class Receivers:
                 self.cancelled += 1
                 self.ways[attempt.__name__] += 1
                 continue
-            except asyncio.TimeoutError:
+            except (asyncio.TimeoutError, TimeoutError):  # two on 3.10
                 self.cancelled += 1
                 self.ways[attempt.__name__] += 1
                 continue
