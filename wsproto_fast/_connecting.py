@@ -53,39 +53,40 @@ class Connecting:
         self._settings = settings
         # A mapping may be changed between two attempts, to hold a fresh token; an iterator has only one.
         live = headers is None or isinstance(headers, Mapping)
-        self._headers = self._headers_now = headers if live else Headers(headers or ())
+        self._headers = headers if live else Headers(headers or ())
         self._request = request
         self._process_exception = process_exception
         self._reconnect_delays = reconnect_delays
         self._logger = client_logger if logger is None else logger
         parsed = parse_uri(uri)
-        self._new_handshake(parsed)
+        self._new_handshake(parsed, self._headers)
         return parsed
 
-    def _new_handshake(self, uri: WebSocketURI) -> ClientHandshake:
+    def _new_handshake(self, uri: WebSocketURI, headers: HeadersLike | None) -> ClientHandshake:
         settings = self._settings
         return ClientHandshake(
             uri,
             deflate=settings.deflate,
             limits=settings.limits,
-            additional_headers=self._headers_now,
+            additional_headers=headers,
             **self._request,
         )
 
-    def _begin(self) -> None:
-        """A new attempt: forget where redirects led."""
-        self.uri, self._headers_now = self._first_uri, self._headers
+    def _begin(self) -> HeadersLike | None:
+        """A new attempt: forget where redirects led. Returns the headers for it."""
+        self.uri = self._first_uri
+        return self._headers
 
-    def _follow(self, exc: Exception) -> None:
-        """An attempt has raised ``exc``: set ``uri`` to where it redirects to, or raise."""
+    def _follow(self, exc: Exception, headers: HeadersLike | None) -> HeadersLike | None:
+        """An attempt has raised ``exc``: set ``uri`` to where it redirects to and return the headers that may go there,
+        or raise."""
         result = self.process_redirect(exc)
         if result is exc:
             raise exc
         if isinstance(result, Exception):
             raise result from exc
         old, self.uri = parse_uri(self.uri), result
-        if not same_origin(old, parse_uri(result)):
-            self._headers_now = without_credentials(self._headers_now)
+        return headers if same_origin(old, parse_uri(result)) else without_credentials(headers)
 
     def process_redirect(self, exc: Exception) -> Exception | str:
         """What follows from an attempt at ``self.uri`` that raised ``exc``: a URI to go to, or what to raise.

@@ -121,9 +121,9 @@ def choose_proxy(proxy: Proxy | bool | None, address: WebSocketURI) -> Proxy | N
 
 
 def check_proxy(proxy: Proxy, secure: bool, ssl: object, has_tls_in_tls: bool = True) -> None:
-    """Raise ValueError when a proxy fits neither ``proxy_ssl``, of which True is the default, nor the URI."""
+    """Raise ValueError when a proxy does not fit ``proxy_ssl`` (``...``: it was not given) or the URI."""
     if proxy.scheme != "https":
-        if ssl is not None and ssl is not True:
+        if ssl is not None and ssl is not ...:
             article = "a" if proxy.is_socks else "an"
             raise ValueError(f"proxy_ssl argument is incompatible with {article} {proxy.scheme}:// proxy")
     elif not ssl:

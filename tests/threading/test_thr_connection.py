@@ -787,7 +787,8 @@ def test_on_message_does_not_read_for_a_peer_that_does_not_read() -> None:
         close(peer)
 
     go = threading.Event()
-    with byte_server(talk, small=True) as uri, connect(uri, sock=narrow(uri), on_message=on_message, compression=None) as connection:
+    arguments: dict[str, Any] = {"compression": None, "on_message": on_message}
+    with byte_server(talk, small=True) as uri, connect(uri, sock=narrow(uri), **arguments) as connection:
         until(lambda: connection._write_paused)
         assert count < 1000
         assert connection.buffered_amount < 200_000

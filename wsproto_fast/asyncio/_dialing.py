@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from ..limits import Limits
-from ..proxy import Proxy, ProxyHandshake, get_proxy, parse_proxy
+from ..proxy import Proxy, ProxyHandshake, check_proxy, choose_proxy, parse_proxy
 from ..uri import WebSocketURI
 from . import _compat
 from ._proxying import connect_http, connect_socks
@@ -61,7 +61,7 @@ class Dialer:
         if arguments.get("sock") is None:
             # Where TCP goes to. TLS and the Host header stay with the URI.
             host, port = arguments.pop("host", None) or uri.host, arguments.pop("port", None) or uri.port
-            proxy = self._choose_proxy(replace(uri, host=host, port=port))
+            proxy = choose_proxy(self._proxy, replace(uri, host=host, port=port))
             if proxy is not None:
                 self._check_proxy(proxy, uri.secure)
                 await self._dial_through(proxy, host, port, connection, self._tls(uri))
@@ -89,23 +89,8 @@ class Dialer:
         given = {key: value for key, value in self._arguments.items() if _is_tls(key)}
         return {"server_hostname": uri.host, **given, "ssl": given.get("ssl") or True}
 
-    def _choose_proxy(self, address: WebSocketURI) -> Proxy | None:
-        if self._proxy is not True:
-            return self._proxy
-        found = get_proxy(address)
-        return None if found is None else parse_proxy(found)
-
     def _check_proxy(self, proxy: Proxy, secure: bool) -> None:
-        if proxy.scheme != "https":
-            if self._for_proxy.get("ssl") is not None:
-                article = "a" if proxy.is_socks else "an"
-                raise ValueError(f"proxy_ssl argument is incompatible with {article} {proxy.scheme}:// proxy")
-            return
-        ssl = self._for_proxy.get("ssl", True)
-        if not ssl:
-            raise ValueError(f"proxy_ssl={ssl} is incompatible with an https:// proxy")
-        if secure and not _compat.HAS_TLS_IN_TLS:
-            raise ValueError("a wss:// URI is incompatible with an https:// proxy before Python 3.11")
+        check_proxy(proxy, secure, self._for_proxy.get("ssl", ...), _compat.HAS_TLS_IN_TLS)
 
 
 def _is_tls(key: str) -> bool:

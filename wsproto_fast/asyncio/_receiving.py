@@ -10,15 +10,16 @@ import codecs
 from collections.abc import AsyncIterator, Coroutine
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from ..constants import NO_BUDGET, CloseCode, Opcode, State
-from ..events import Closed, Event, Fragment, Message, Pong
-from ..exceptions import ConnectionClosed, ConnectionClosedOK
+from .._incoming import Incoming, joined
+from ..constants import NO_BUDGET
+from ..events import Fragment, Message, Pong
+from ..exceptions import ConnectionClosedOK
 from ._core import Core, Item, busy
 
 __all__ = ["Receiver"]
 
 
-class Receiver(Core):
+class Receiver(Incoming, Core):
     """The receiving half of a connection."""
 
     __slots__ = ()
@@ -68,12 +69,8 @@ class Receiver(Core):
         return codec.loads(data.data if isinstance(data, Message) else data)
 
     def _set_raw(self, raw: bool) -> None:
-        """Want the texts that come from now on as ``bytes``, or as ``str``."""
         self._check_queue()
-        self._engine.decode_text = not raw
-        self._raw = raw
-        if self._engine.state is not State.CLOSED:  # else nothing comes any more; and it refers to us
-            self._sink = self._on_raw_message  # from now on: a text that has begun still comes as was wanted then
+        self._want_raw(raw)
 
     @overload
     def recv_streaming(self, decode: Literal[True]) -> AsyncIterator[str]: ...
@@ -105,11 +102,7 @@ class Receiver(Core):
                     self._pump()  # the beginning of a message may be there
                 item = await self._next()
                 last = item.fin if isinstance(item, Fragment) else True
-                if isinstance(item, (str, bytes)):
-                    data, text = item, isinstance(item, str)
-                else:
-                    data, text = item.data, item.opcode is Opcode.TEXT
-                yield self._decoded(data, text if decode is None else decode, decoder, last)
+                yield self._streamed(item, decode, decoder, last)
         finally:
             if last is not False:  # at the end of a message, or before its beginning
                 self._streaming = False
@@ -139,46 +132,7 @@ class Receiver(Core):
             self._queue.extendleft(reversed(fragments))
             self._queue_bytes += sum(len(fragment.data) for fragment in fragments)
             raise
-        parts: list[Any] = [fragment.data for fragment in fragments]
-        if isinstance(first.data, str):
-            return "".join(parts)
-        return Message(b"".join(parts), first.opcode) if first.opcode is Opcode.TEXT else b"".join(parts)
-
-    def _decoded(
-        self, data: str | bytes, decode: bool, decoder: codecs.IncrementalDecoder, last: bool
-    ) -> str | bytes:
-        """A frame as ``recv_streaming`` is to give it. ``decoder`` has what the frames before ended amid."""
-        if isinstance(data, str):
-            return data if decode else data.encode()
-        if not decode:
-            return data
-        try:
-            return decoder.decode(data, last)
-        except UnicodeDecodeError as exc:
-            self._fail(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}")
-            raise self._closed_error() from exc
-
-    # From the engine
-
-    def _on_raw_message(self, data: str | bytes) -> None:
-        if isinstance(data, bytes) and self._engine.message_opcode is Opcode.TEXT:
-            self._put(Message(data, Opcode.TEXT), len(data))
-        else:
-            self._put(data, len(data))
-
-    def _on_event(self, event: Event) -> None:
-        if isinstance(event, Fragment):
-            if event.fin:
-                self._deliver("message")
-            self._put(event, len(event.data))
-        elif isinstance(event, Pong):
-            self._on_pong(event)
-        elif isinstance(event, Closed):
-            self._sink = None  # it refers to us
-            self._on_end()
-
-    def _deliver(self, delivery: str) -> None:
-        self._engine.delivery = delivery
+        return joined(fragments)
 
     def _on_end(self) -> None:
         self._ended = True
@@ -213,10 +167,3 @@ class Receiver(Core):
     def _on_writable(self) -> None:
         if self._budget != NO_BUDGET and self._opened and self._engine.paused:
             self._resume_input()
-
-    def _closed_error(self) -> ConnectionClosed:
-        """Why the connection ended, made anew for whoever is told."""
-        error = self._engine.closed_exception()
-        if error.__cause__ is None:
-            error.__cause__ = self._transport_error
-        return error

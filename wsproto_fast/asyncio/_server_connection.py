@@ -175,10 +175,8 @@ class ServerConnection(Connection):
             response = await maybe_await(server._process_request(self, request))
         if response is None:
             response = self._handshake.accept()
-        elif not isinstance(response, Response):
-            raise TypeError(f"process_request must return a Response or None, not {type(response).__name__}")
-        elif server._rules.server_header is not None and "Server" not in response.headers:
-            response.headers["Server"] = server._rules.server_header
+        else:
+            server._rules.complete(response)
         if server._process_response is not None:
             response = await maybe_await(server._process_response(self, request, response)) or response
         return response
@@ -186,8 +184,7 @@ class ServerConnection(Connection):
     def _failure(self) -> Response:
         """The answer to a request on which the program failed, which is being handled."""
         self.logger.error("opening handshake failed", exc_info=True)
-        text = "Failed to open a WebSocket connection.\nSee server log for more information.\n"
-        return self._handshake.reject(500, text)
+        return self._handshake.fail()
 
     def _answer(self, response: Response) -> bool:
         """Send the answer to the request. True: the connection is open."""

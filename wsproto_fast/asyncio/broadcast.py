@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-import traceback
 from collections.abc import Iterable
 
+from .._broadcasting import MAX_BACKLOG, Skipped
 from .._payloads import DataLike
 from ..constants import CloseCode, State
 from ..exceptions import ConcurrencyError
@@ -15,9 +14,6 @@ from ._core import send_to_ready
 from .connection import Connection
 
 __all__ = ["broadcast"]
-
-#: Output that may wait for a peer that does not read. As large as the largest message it would accept by default.
-MAX_BACKLOG = 2**20
 
 
 def broadcast(
@@ -40,10 +36,7 @@ def broadcast(
     Raises TypeError when ``message`` is neither str nor bytes-like nor a PreparedMessage.
     """
     prepared = prepare(message, text)
-    if raise_exceptions and sys.version_info < (3, 11):
-        # coverage is measured on newer versions; the tests run on 3.10 too
-        raise ValueError("raise_exceptions requires at least Python 3.11")  # pragma: no cover
-    exceptions: list[Exception] = []
+    skipped = Skipped(raise_exceptions)
     targets = tuple(connections)
     if targets:
         targets[0]._check_thread()  # the others are of the same loop
@@ -54,15 +47,8 @@ def broadcast(
             elif connection.state is State.OPEN:
                 _send_late(connection, prepared)
         except Exception as exc:
-            skipped = exc if isinstance(exc, ConcurrencyError) else RuntimeError("failed to write message")
-            if raise_exceptions:
-                skipped.__cause__ = None if skipped is exc else exc
-                exceptions.append(skipped)
-            else:
-                cause = "" if skipped is exc else f": {traceback.format_exception_only(type(exc), exc)[0].strip()}"
-                connection.logger.warning("skipped broadcast: %s%s", skipped, cause)
-    if sys.version_info >= (3, 11) and exceptions:
-        raise ExceptionGroup("skipped broadcast", exceptions)  # noqa: F821 (in the branch for 3.11)
+            skipped.add(connection, exc)
+    skipped.tell()
 
 
 def _send_late(connection: Connection, prepared: PreparedMessage) -> None:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
-import sys
-import traceback
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Generator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal
 
-from .._redirecting import MAX_REDIRECTS, redirected, same_origin, without_credentials
+from .._connecting import CLIENT_DEFLATE, USER_AGENT, Connecting
+from .._redirecting import MAX_REDIRECTS
 from .._settings import (
     CLOSE_TIMEOUT,
     MAX_QUEUE_BYTES,
@@ -31,23 +29,16 @@ from .._settings import (
 )
 from ..backoff import backoff, process_exception
 from ..constants import Role
-from ..exceptions import InvalidState, InvalidStatus, SecurityError
+from ..exceptions import InvalidState, SecurityError
 from ..handshake import ClientHandshake
-from ..http11 import Headers, HeadersLike
-from ..limits import DeflateConfig, Limits
+from ..http11 import HeadersLike
+from ..limits import Limits
 from ..uri import WebSocketURI, parse_uri
 from . import _compat
 from ._dialing import Dialer
 from .connection import Connection, LoggerLike
 
 __all__ = ["USER_AGENT", "ClientConnection", "connect", "process_exception", "unix_connect"]
-
-USER_AGENT = f"Python/{sys.version_info.major}.{sys.version_info.minor} wsproto_fast"
-
-#: No demand on the server's window: not every server that compresses can meet one, or even reads it.
-_DEFLATE = DeflateConfig(server_max_window_bits=15)
-
-_logger = logging.getLogger("wsproto_fast.client")
 
 
 class ClientConnection(Connection):
@@ -100,7 +91,7 @@ class ClientConnection(Connection):
             transport.abort()
 
 
-class connect:  # noqa: N801 (it is used like a function)
+class connect(Connecting):  # noqa: N801 (it is used like a function)
     """Open a WebSocket connection: ``await connect(uri)``, or ``async with connect(uri) as connection``.
 
     ``async for connection in connect(uri)`` connects again whenever its body continues, and closes the connection
@@ -160,10 +151,8 @@ class connect:  # noqa: N801 (it is used like a function)
         create_connection: Callable[[Settings, ClientHandshake, LoggerLike], ClientConnection] | None = None,
         **kwargs: Any,
     ) -> None:
-        #: Where the current attempt goes; redirects change it until the next.
-        self.uri = self._first_uri = uri
-        self._settings = Settings(
-            compression=_DEFLATE if compression == "deflate" else compression,
+        settings = Settings(
+            compression=CLIENT_DEFLATE if compression == "deflate" else compression,
             extensions=extensions,
             open_timeout=open_timeout,
             ping_interval=ping_interval,
@@ -179,66 +168,32 @@ class connect:  # noqa: N801 (it is used like a function)
             json=json,
             observer=observer,
         )
-        self._request: dict[str, Any] = {
-            "origin": origin,
-            "subprotocols": subprotocols,
-            "user_agent_header": user_agent_header,
-        }
-        # A mapping may be changed between two attempts, to hold a fresh token; an iterator has only one.
-        live = additional_headers is None or isinstance(additional_headers, Mapping)
-        self._headers = additional_headers if live else Headers(additional_headers or ())
-        self._process_exception = process_exception
-        self._reconnect_delays = reconnect_delays
-        self._logger = _logger if logger is None else logger
+        request = {"origin": origin, "subprotocols": subprotocols, "user_agent_header": user_agent_header}
         self._create_connection = ClientConnection if create_connection is None else create_connection
-        self._dialer = Dialer(proxy, user_agent_header, self._settings.limits, kwargs)
+        self._dialer = Dialer(proxy, user_agent_header, settings.limits, kwargs)
         self._connection: ClientConnection | None = None
-        # Raise here what would else be raised when it is awaited.
-        parsed = parse_uri(uri)
-        self._dialer.check(parsed)
-        self._new_handshake(parsed, self._headers)
-
-    def _new_handshake(self, uri: WebSocketURI, headers: HeadersLike | None) -> ClientHandshake:
-        settings = self._settings
-        return ClientHandshake(
-            uri, deflate=settings.deflate, limits=settings.limits, additional_headers=headers, **self._request
+        self._dialer.check(
+            self._set_up(uri, settings, additional_headers, request, process_exception, reconnect_delays, logger)
         )
+
+    @property
+    def _given(self) -> Collection[str]:  # type: ignore[override]
+        return self._dialer.given
 
     # One connection
 
     async def _connect(self) -> ClientConnection:
-        self.uri, headers = self._first_uri, self._headers
+        headers = self._begin()
         try:
             async with _compat.timeout(self._settings.limits.open_timeout):
                 for _ in range(MAX_REDIRECTS + 1):
-                    uri = parse_uri(self.uri)
                     try:
-                        return await self._attempt(uri, headers)
+                        return await self._attempt(parse_uri(self.uri), headers)
                     except Exception as exc:
-                        result = self.process_redirect(exc)
-                        if result is exc:
-                            raise
-                        if isinstance(result, Exception):
-                            raise result from exc
-                    self.uri = result
-                    if not same_origin(uri, parse_uri(result)):
-                        headers = without_credentials(headers)
+                        headers = self._follow(exc, headers)
                 raise SecurityError(f"more than {MAX_REDIRECTS} redirects")
         except TimeoutError as exc:
             raise TimeoutError("timed out during opening handshake") from exc
-
-    def process_redirect(self, exc: Exception) -> Exception | str:
-        """What follows from an attempt at ``self.uri`` that raised ``exc``: a URI to go to, or what to raise.
-
-        For subclasses that follow fewer redirects or others.
-        """
-        if not isinstance(exc, InvalidStatus):
-            return exc
-        try:
-            uri = redirected(self.uri, exc.response, self._dialer.given)
-        except (SecurityError, ValueError) as error:
-            return error
-        return exc if uri is None else uri
 
     async def _attempt(self, uri: WebSocketURI, headers: HeadersLike | None) -> ClientConnection:
         connection = self._create_connection(self._settings, self._new_handshake(uri, headers), self._logger)
@@ -281,8 +236,7 @@ class connect:  # noqa: N801 (it is used like a function)
                 delay = next(delays, None)
                 if delay is None:
                     raise
-                reason = traceback.format_exception_only(exc)[0].strip()
-                self._logger.info("connect failed; reconnecting in %.1f seconds: %s", delay, reason)
+                self._log_failure(exc, delay)
                 await asyncio.sleep(delay)
                 continue
             delays = None
@@ -290,16 +244,6 @@ class connect:  # noqa: N801 (it is used like a function)
                 yield connection
             finally:
                 await connection.__aexit__(None, None, None)
-
-    def _raise_unless_transient(self, exc: Exception) -> None:
-        try:
-            error = self._process_exception(exc)
-        except Exception as raised:  # a frequent mistake, which websockets forgives too
-            error = raised
-        if error is exc:
-            raise exc
-        if error is not None:
-            raise error from exc
 
 
 def unix_connect(path: str | os.PathLike[str] | None = None, uri: str | None = None, **kwargs: Any) -> connect:

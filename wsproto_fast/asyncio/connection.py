@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 import uuid
 from collections.abc import Awaitable
 from types import TracebackType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
+from .._facts import Facts, LoggerLike, new_engine
 from .._payloads import DataLike, to_bytes
 from .._settings import Settings
-from ..connection import Connection as Engine
-from ..connection import Stats
-from ..constants import CloseCode, Role, State
+from ..constants import CloseCode, Role
 from ..events import Pong
 from ..exceptions import ConcurrencyError, ConnectionClosed, InvalidState
 from ..handshake import ClientHandshake, ServerHandshake
@@ -28,14 +26,12 @@ from ._sending import Sender
 
 __all__ = ["Connection", "LoggerLike"]
 
-LoggerLike: TypeAlias = "logging.Logger | logging.LoggerAdapter[Any]"  # no generic at run time on Python 3.10
-
 Self = TypeVar("Self", bound="Connection")
 
 #: A full receive queue of which nothing is taken for so long after the end of ``async with`` is one that nobody reads.
 _ABANDONED = 1.0
 
-class Connection(Sender, asyncio.BufferedProtocol):
+class Connection(Facts, Sender, asyncio.BufferedProtocol):
     """One WebSocket connection: ``async for``, ``recv``, ``send``, ``ping``, ``close``.
 
     Received messages wait in a queue of at most ``max_queue``; while it is full the peer is not read from, but its
@@ -63,18 +59,6 @@ class Connection(Sender, asyncio.BufferedProtocol):
     # What it is
 
     @property
-    def id(self) -> uuid.UUID:
-        """Identifies the connection, in logs for example."""
-        if self._uuid is None:
-            self._uuid = uuid.uuid4()
-        return self._uuid
-
-    @property
-    def logger(self) -> logging.LoggerAdapter[Any]:
-        """Logs with the connection as the record's ``websocket``."""
-        return logging.LoggerAdapter(self._logger, {"websocket": self})
-
-    @property
     def local_address(self) -> Any:
         """Our address as ``socket.getsockname()`` gives it."""
         return self.transport.get_extra_info("sockname")
@@ -83,40 +67,6 @@ class Connection(Sender, asyncio.BufferedProtocol):
     def remote_address(self) -> Any:
         """The peer's address as ``socket.getpeername()`` gives it."""
         return self.transport.get_extra_info("peername")
-
-    @property
-    def state(self) -> State:
-        """CONNECTING in the opening handshake, then the engine's."""
-        if self._lost:
-            return State.CLOSED
-        return self._engine.state if self._opened else State.CONNECTING
-
-    @property
-    def subprotocol(self) -> str | None:
-        """What was agreed on, if anything."""
-        return self._engine.subprotocol if self._opened else None
-
-    @property
-    def close_code(self) -> int | None:
-        """The peer's close code (RFC 6455 7.1.5), 1006 if there was none; None until the connection is closed."""
-        return self._closed_error().code if self._opened and self.state is State.CLOSED else None
-
-    @property
-    def close_reason(self) -> str | None:
-        """The peer's close reason (RFC 6455 7.1.6); None until the connection is closed."""
-        return self._closed_error().reason if self._opened and self.state is State.CLOSED else None
-
-    @property
-    def protocol(self) -> Engine:
-        """The engine, for what is not here. Raises InvalidState in the opening handshake."""
-        self._check_open()
-        return self._engine
-
-    @property
-    def stats(self) -> Stats:
-        """Counters of messages, bytes, pings and pongs. Raises InvalidState in the opening handshake."""
-        self._check_open()
-        return self._engine.stats
 
     # Control frames
 
@@ -226,21 +176,7 @@ class Connection(Sender, asyncio.BufferedProtocol):
 
     def _open_after(self, handshake: ClientHandshake | ServerHandshake, role: Role) -> None:
         """The opening handshake has agreed on a connection."""
-        engine = Engine(
-            role,
-            limits=self._settings.limits,
-            keepalive=self._settings.keepalive,
-            deflate=handshake.deflate,
-            trailing_data=handshake.trailing_data,
-        )
-        engine.subprotocol = handshake.subprotocol
-        self._open(engine)
-
-    def _compact(self) -> None:
-        """The opening handshake's messages are kept, perhaps for ever."""
-        for message in (self.request, self.response):
-            assert message is not None
-            message.headers.compact()
+        self._open(new_engine(self._settings, handshake, role))
 
     def _on_failure(self, exc: Exception) -> None:
         if isinstance(exc, ConnectionClosed) and not self._engine.is_open:

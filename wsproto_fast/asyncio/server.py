@@ -347,8 +347,6 @@ def basic_auth(
             return None
         else:
             refusal = "Invalid credentials\n"
-        response = connection.respond(401, refusal)
-        response.headers["WWW-Authenticate"] = auth.challenge
-        return response
+        return auth.refusal(connection, refusal)
 
     return process_request

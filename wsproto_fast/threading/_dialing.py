@@ -136,7 +136,7 @@ class Dialer:
         if not uri.secure and self._ssl is not None:
             raise ValueError("ssl argument is incompatible with a ws:// URI")
         if isinstance(self._proxy, Proxy):
-            check_proxy(self._proxy, uri.secure, self._proxy_ssl or True)
+            check_proxy(self._proxy, uri.secure, self._proxy_ssl or ...)
 
     def dial(self, uri: WebSocketURI, deadline: Deadline) -> Opening:
         """A transport to the server. Raises OSError, TimeoutError, ProxyError, InvalidProxy and ValueError."""
@@ -160,7 +160,7 @@ class Dialer:
         proxy = choose_proxy(self._proxy, replace(uri, host=host, port=port))
         if proxy is None:
             return Opening(self._connect(host, port, deadline), deadline)
-        check_proxy(proxy, uri.secure, self._proxy_ssl or True)
+        check_proxy(proxy, uri.secure, self._proxy_ssl or ...)
         if proxy.is_socks:
             return Opening(_connect_socks(proxy, host, port, deadline, self._options.get("source_address")), deadline)
         return self._connect_http(proxy, host, port, deadline)

@@ -175,20 +175,20 @@ class reconnect(Connecting):  # noqa: N801 (it is used like a function)
 
     def connect(self) -> ClientConnection:
         """Connect, and follow redirects."""
-        self._begin()
+        headers = self._begin()
         deadline = Deadline(self._settings.limits.open_timeout)
         try:
             for _ in range(MAX_REDIRECTS + 1):
                 try:
-                    return self._attempt(parse_uri(self.uri), deadline)
+                    return self._attempt(parse_uri(self.uri), headers, deadline)
                 except Exception as exc:
-                    self._follow(exc)
+                    headers = self._follow(exc, headers)
             raise SecurityError(f"more than {MAX_REDIRECTS} redirects")
         except TimeoutError as exc:
             raise TimeoutError("timed out during opening handshake") from exc
 
-    def _attempt(self, uri: WebSocketURI, deadline: Deadline) -> ClientConnection:
-        connection = self._create_connection(self._settings, self._new_handshake(uri), self._logger)
+    def _attempt(self, uri: WebSocketURI, headers: HeadersLike | None, deadline: Deadline) -> ClientConnection:
+        connection = self._create_connection(self._settings, self._new_handshake(uri, headers), self._logger)
         opening = self._dialer.dial(uri, deadline)
         try:
             connection._shake_hands(opening)
