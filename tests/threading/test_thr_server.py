@@ -82,6 +82,7 @@ def test_connections() -> None:
     with serving() as server:
         assert server.connections == set()
         with connect(uri_of(server)):
+            until(lambda: server.connections)
             (connection,) = server.connections
             assert isinstance(connection, ServerConnection)
             assert connection.server is server

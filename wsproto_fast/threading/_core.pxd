@@ -41,6 +41,8 @@ cdef class Core:
     cdef Py_ssize_t _write_low
     cdef public bint _fragmenting
     cdef public int _corks
+    cdef unsigned long _taker
+    cdef bint _held
     cdef public tuple _watchers
     cdef public tuple _leaving
     cdef public bint _writable
@@ -78,6 +80,7 @@ cdef class Core:
     cpdef _pause_input(self)
     cpdef _pump(self)
     cpdef _send_message(self, object message, object text, object compress)
+    cdef bint _is_between(self) except -1
     cpdef _check_open(self)
     cpdef _sendable(self, double deadline)
     cpdef _drain(self, double deadline)

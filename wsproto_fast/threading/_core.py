@@ -53,7 +53,7 @@ class Core:
         *("_settings", "_lock", "_engine", "_wire", "_tls", "_opened"),
         *("_queue", "_queue_bytes", "_queue_high", "_queue_bytes_high", "_arrived", "_paused", "_abandoned"),
         *("_reader", "_reads", "_swept", "_candidate", "_streaming", "_raw", "_eof", "_ended", "_changed"),
-        *("_unsent", "_unsent_size", "_write_paused", "_write_high", "_write_low", "_fragmenting", "_corks"),
+        *("_unsent", "_unsent_size", "_write_paused", "_write_high", "_write_low", "_fragmenting", "_corks", "_taker", "_held"),
         *("_watchers", "_leaving", "_writable"),
         *("_attended", "_watched", "_entry", "_deadline", "_news", "_users", "_closing_since"),
         *("_close_transport", "_half_closed", "_transport_error", "_lost", "_names", "_sink", "_callback"),
@@ -105,6 +105,10 @@ class Core:
         self._fragmenting = False
         #: Blocks of ``cork`` that are open: output waits.
         self._corks = 0
+        #: The thread that took the last message. While more wait, what it sends is held, to leave together.
+        self._taker = 0
+        #: The poller sends what is held in a moment, if that thread does not come back for the next message.
+        self._held = False
         #: Groups, and what they are to be told by the poller.
         self._watchers: tuple[Any, ...] = ()
         self._leaving: tuple[Any, ...] = ()
@@ -187,6 +191,7 @@ class Core:
             if not self._ended:
                 self._receive(timeout)
         if self._arrived is not None:
+            self._taker = self._lock._owner
             data, self._arrived = self._arrived, None
             return data
         if not self._queue:
@@ -196,6 +201,8 @@ class Core:
     def _receive(self, timeout: float | None) -> None:
         """Read until there is a message, or there will be none."""
         deadline = -1.0 if timeout is None else monotonic() + max(timeout, 0.0)
+        if self._engine._writer.size and not self._corks:
+            self._flush()  # what was held
         self._reader = True
         self._reads += 1
         try:
@@ -250,6 +257,7 @@ class Core:
             raise TimeoutError("timed out while waiting for a message")
 
     def _take(self) -> Any:
+        self._taker = self._lock._owner
         item: Any = self._queue.popleft()
         self._queue_bytes -= len(item) if type(item) is bytes or type(item) is str else len(item.data)
         if self._paused:
@@ -375,7 +383,8 @@ class Core:
     def try_send(self, message: DataLike, *, text: bool | None = None, compress: bool | None = None) -> SendStatus:
         """Send a whole message without waiting: SENT or QUEUED, or FULL, which is false, if ``send`` would wait.
 
-        SENT: the operating system has it. QUEUED: it was taken and follows what waits. FULL: it was not taken. Raises
+        SENT: the operating system has it. QUEUED: it was taken and follows what waits; that includes all that is sent in
+        a block of ``cork``, or between two of the messages that came together. FULL: it was not taken. Raises
         ConnectionClosed, TypeError and UnicodeEncodeError as ``send`` does.
         """
         if not isinstance(message, (str, bytes, bytearray, memoryview)):
@@ -394,7 +403,7 @@ class Core:
             if self._unsent_size:
                 self._attend()
                 return QUEUED
-            return QUEUED if self._corks else SENT
+            return QUEUED if self._engine._writer.size else SENT
         finally:
             self._lock.release()
 
@@ -408,8 +417,17 @@ class Core:
             self._engine.send_message(TEXT, bytes(message), compress)
         else:
             self._engine.send_message(BINARY, message, compress)
-        if not self._corks or self._engine._writer.size >= CORK_SIZE:
+        if self._engine._writer.size >= CORK_SIZE or not (self._corks or self._queue and self._is_between()):
             self._flush()
+
+    def _is_between(self) -> bool:
+        """Messages are received, and it is who took the one before them that sends: the answers can leave together."""
+        if self._lock._owner != self._taker:
+            return False
+        if not self._held:
+            self._held = True
+            poller().hold(self)
+        return True
 
     def _send_prepared(self, prepared: PreparedMessage) -> None:
         """Send without waiting. Raises InvalidState when not open; must not be called amid a fragmented message."""
@@ -782,6 +800,15 @@ class Core:
             return
         if data is not None:
             self._received(data)
+
+    def _release(self) -> None:
+        """A moment has passed since something was held."""
+        with self._lock:
+            self._held = False
+            if self._engine._writer.size and not self._corks:
+                self._flush()
+                if self._unsent_size:
+                    self._attend()
 
     def _on_timer(self, now: float) -> None:
         with self._lock:

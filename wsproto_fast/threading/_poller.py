@@ -12,6 +12,7 @@ when it calls a connection.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import heapq
 import itertools
@@ -29,6 +30,8 @@ __all__ = ["SWEEP", "Entry", "Poller", "poller"]
 
 #: Seconds between two looks at the connections that were left by their readers: half of how late a pong may be.
 SWEEP = 0.05
+#: Seconds after which that is sent which was held so that it might leave with more.
+HOLD = 0.001
 #: The thread ends when there was nothing to do for so long.
 _LINGER = 1.0
 
@@ -44,6 +47,8 @@ class Watched(Protocol):
     def _sweep(self) -> int: ...
 
     def _look(self, watch: Any) -> None: ...
+
+    def _release(self) -> None: ...
 
     def _on_timer(self, now: float) -> None: ...
 
@@ -62,6 +67,8 @@ class Poller:
         #: Under the lock: whom to look at now, and whom with the next sweep; when to call whom.
         self._attention: deque[Watched] = deque()
         self._candidates: list[Watched] = []
+        self._held: list[Watched] = []
+        self._held_until = 0.0
         self._heap: list[Entry] = []
         self._numbers = itertools.count()
         self._cancelled = 0
@@ -83,6 +90,24 @@ class Poller:
         with self._lock:
             self._candidates.append(connection)
             self._wake(monotonic() + SWEEP)
+
+    def hold(self, connection: Watched) -> None:
+        """Call ``connection._release()`` in a moment."""
+        with self._lock:
+            if not self._held:
+                self._held_until = monotonic() + HOLD
+            self._held.append(connection)
+            self._wake(self._held_until)
+
+    def release(self) -> None:
+        """Have sent all that is held."""
+        with self._lock:
+            held, self._held = self._held, []
+        for connection in held:
+            try:
+                connection._release()
+            except Exception:  # of one connection; all others need us
+                _logger.exception("a connection failed")
 
     def call_at(self, when: float, connection: Watched) -> Entry:
         """Call ``connection._on_timer(now)`` at that time."""
@@ -144,7 +169,7 @@ class Poller:
                 if len(self._heap) == self._cancelled:
                     self._heap.clear()
                     self._cancelled = 0
-                idle = not (self._attention or self._candidates or self._heap or self._watches)
+                idle = not (self._attention or self._candidates or self._held or self._heap or self._watches)
                 idle_since = (now if idle_since is None else idle_since) if idle else None
                 if idle_since is not None and now - idle_since >= _LINGER:
                     self._ident = 0
@@ -168,6 +193,8 @@ class Poller:
             for connection in attention:
                 self._look_at(connection)
             now = monotonic()
+            if self._held and now >= self._held_until:
+                self.release()
             self._call_due(now)
             if now >= sweep_at:
                 self._sweep()
@@ -182,6 +209,8 @@ class Poller:
             when = self._heap[0][0]
         if self._candidates:
             when = min(when, max(sweep_at, now))
+        if self._held:
+            when = min(when, self._held_until)
         return when
 
     def _look_at(self, connection: Watched) -> None:
@@ -247,6 +276,9 @@ def _after_fork() -> None:
     global _current
     _current = Poller()
 
+
+# A program may end right after ``send``, without ``close``.
+atexit.register(lambda: _current.release())
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch
     os.register_at_fork(after_in_child=_after_fork)
