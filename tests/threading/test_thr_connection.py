@@ -884,3 +884,19 @@ def test_before_it_is_open() -> None:
         connection.send("x")
         assert connection.recv() == "x"
     assert len(seen) == 9
+
+
+def test_the_end_comes_while_a_thread_reads_a_large_message_in_place() -> None:
+    done = threading.Event()
+
+    def talk(peer: Peer) -> None:
+        peer.sock.sendall(b"\x82\x7f" + (2**20).to_bytes(8, "big") + bytes(2**18))
+        done.wait(10)
+
+    with byte_server(talk) as uri:
+        connection = connect(uri, compression=None, close_timeout=0.05)
+        with thread(lambda: connection.recv(timeout=10)) as outcome:
+            until(lambda: connection._engine.reads_in_place())
+            connection.close()
+        done.set()
+    assert isinstance(outcome[0], ConnectionClosedError)

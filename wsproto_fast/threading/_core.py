@@ -40,7 +40,7 @@ KEEP = CloseTransport.KEEP
 
 #: How long somebody who waits for a message goes on when another thread closes the connection, in seconds: as a rule
 #: the peer's Close frame comes, and the end is a normal one.
-_GRACE = 1.0
+_GRACE = 0.5
 
 #: With SO_LINGER, close() drops what was not sent and resets the connection.
 _RESET = b"\x01\x00\x00\x00\x00\x00\x00\x00"
@@ -222,7 +222,8 @@ class Core:
         """Wait for bytes without the lock, and take them in."""
         wire = self._wire
         in_place = self._tls is None and self._engine.reads_in_place()
-        view: Any = self._engine.get_buffer() if in_place else None
+        # A view of our own: the engine, at its end, releases the one that it gave.
+        view: Any = memoryview(self._engine.get_buffer()) if in_place else None
         data: Any = None
         count = -1
         error: OSError | None = None
@@ -242,6 +243,8 @@ class Core:
         finally:
             self._lock.acquire()
             self._users -= 1
+            if in_place:
+                view.release()
         if self._lost:
             self._dispose()
         elif error is not None:

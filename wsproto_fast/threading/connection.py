@@ -146,7 +146,7 @@ class Connection(Facts, Sender):
         """Close the connection and wait until its transport is closed, at most about ``close_timeout``.
 
         Any thread may call it. One that waits in ``recv`` gets the messages that still come, and then ConnectionClosed,
-        after a second even if the peer does not answer. Messages for which there is no room in the queue, of which
+        after half a second even if the peer does not answer. Messages for which there is no room in the queue, of which
         nobody takes one, are dropped. Does nothing but wait when it is closing already. In the middle of a fragmented
         message the code is 1011. Raises ProtocolError when the code or reason must not be sent.
         """
