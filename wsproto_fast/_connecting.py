@@ -36,6 +36,8 @@ class Connecting:
     "port" our user gave."""
 
     _given: Collection[str]
+    #: Where the current attempt goes; redirects change it until the next.
+    uri: str
 
     def _set_up(
         self,
@@ -48,7 +50,6 @@ class Connecting:
         logger: logging.Logger | logging.LoggerAdapter[Any] | None,
     ) -> WebSocketURI:
         """Raises here what would else be raised when it connects."""
-        #: Where the current attempt goes; redirects change it until the next.
         self.uri = self._first_uri = uri
         self._settings = settings
         # A mapping may be changed between two attempts, to hold a fresh token; an iterator has only one.
