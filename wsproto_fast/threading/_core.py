@@ -53,8 +53,8 @@ class Core:
         *("_settings", "_lock", "_engine", "_wire", "_tls", "_opened"),
         *("_queue", "_queue_bytes", "_queue_high", "_queue_bytes_high", "_arrived", "_paused", "_abandoned"),
         *("_reader", "_reads", "_swept", "_candidate", "_streaming", "_raw", "_eof", "_ended", "_changed"),
-        *("_unsent", "_unsent_size", "_write_paused", "_write_high", "_write_low", "_fragmenting", "_corks", "_taker", "_held"),
-        *("_watchers", "_leaving", "_writable"),
+        *("_unsent", "_unsent_size", "_write_paused", "_write_high", "_write_low", "_fragmenting", "_corks"),
+        *("_taker", "_held", "_watchers", "_leaving", "_writable"),
         *("_attended", "_watched", "_entry", "_deadline", "_news", "_users", "_closing_since"),
         *("_close_transport", "_half_closed", "_transport_error", "_lost", "_names", "_sink", "_callback"),
     )
@@ -386,8 +386,8 @@ class Core:
     def try_send(self, message: DataLike, *, text: bool | None = None, compress: bool | None = None) -> SendStatus:
         """Send a whole message without waiting: SENT or QUEUED, or FULL, which is false, if ``send`` would wait.
 
-        SENT: the operating system has it. QUEUED: it was taken and follows what waits; that includes all that is sent in
-        a block of ``cork``, or between two of the messages that came together. FULL: it was not taken. Raises
+        SENT: the operating system has it. QUEUED: it was taken and follows what waits; that includes all that is sent
+        in a block of ``cork``, or between two of the messages that came together. FULL: it was not taken. Raises
         ConnectionClosed, TypeError and UnicodeEncodeError as ``send`` does.
         """
         if not isinstance(message, (str, bytes, bytearray, memoryview)):
@@ -420,7 +420,7 @@ class Core:
             self._engine.send_message(TEXT, bytes(message), compress)
         else:
             self._engine.send_message(BINARY, message, compress)
-        if self._engine._writer.size >= CORK_SIZE or not (self._corks or self._queue and self._is_between()):
+        if self._engine._writer.size >= CORK_SIZE or not (self._corks or (self._queue and self._is_between())):
             self._flush()
 
     def _is_between(self) -> bool:
