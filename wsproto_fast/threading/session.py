@@ -374,13 +374,14 @@ class Session(SessionBase):
             self._closing = True
             self._notify()
             connection = self._connection
-            if connection is None and self._state is not SessionState.CLOSED:
-                self._end()
+            if connection is None:
+                if self._state is not SessionState.CLOSED:
+                    self._end()
                 return
-            if first and connection is not None:
+            if first:
                 flushed = lambda: not self._outbox or self._open_connection() is None  # noqa: E731
                 self._changed.wait_for(flushed, self._close_timeout)
-        if first and connection is not None:
+        if first:
             connection.close(code, reason)
         if threading.current_thread() is not self._runner:
             self._runner.join()
