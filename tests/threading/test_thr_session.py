@@ -312,7 +312,7 @@ def test_uri_and_headers_are_asked_for_each_time() -> None:
     heads: list[str] = []
 
     with serving(lambda connection: heads.append(connection.request.headers["Token"])) as server:
-        with session_of(lambda: uri_of(server), additional_headers=lambda: {"Token": str(next(tokens))}) as session:
+        with session_of(lambda: uri_of(server), additional_headers=lambda: {"Token": str(next(tokens))}):
             until(lambda: len(heads) >= 3)
     assert heads[:3] == ["0", "1", "2"]
 

@@ -144,16 +144,19 @@ class Peer:
 
 
 @contextlib.contextmanager
-def raw(server: Server) -> Iterator[Peer]:
-    """A TCP connection to the server."""
-    with socket.create_connection(("127.0.0.1", port_of(server))) as sock:
+def raw(server: Server, *, small: bool = False) -> Iterator[Peer]:
+    """A TCP connection to the server; ``small``: of which the system takes little that nobody reads."""
+    with socket.socket() as sock:
+        if small:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        sock.connect(("127.0.0.1", port_of(server)))
         yield Peer(sock, MASK)
 
 
 @contextlib.contextmanager
-def peer_of(server: Server, headers: bytes = b"") -> Iterator[Peer]:
+def peer_of(server: Server, headers: bytes = b"", *, small: bool = False) -> Iterator[Peer]:
     """A client made of bytes, its handshake done."""
-    with raw(server) as peer:
+    with raw(server, small=small) as peer:
         peer.sock.sendall(REQUEST + headers + b"\r\n")
         assert peer.head().startswith(b"HTTP/1.1 101 ")
         yield peer
