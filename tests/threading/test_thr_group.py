@@ -148,7 +148,7 @@ def test_wait() -> None:
             assert [number(reader.recv()) for _ in range(8)] == list(range(8))
         until(lambda: waiting(group, slow) + SIZE > BUDGET)
         with pytest.raises(TimeoutError):
-            group.send("x", timeout=0.05)  # in the line behind it
+            group.send(numbered(99), timeout=0.05)  # in the line behind it
         assert 8 < sent < 20
         assert waiting(group, slow) <= BUDGET
         with thread(lambda: read_all(peer, 59)) as read:
