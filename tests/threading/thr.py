@@ -8,15 +8,19 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
+import websockets.sync.server
 from helpers import encode_frame, parse_frames
 
-from wsproto_fast.threading import ClientConnection, Server, connect, serve
+from wsproto_fast.threading import ClientConnection, Connection, Server, connect, serve
 
 MASK = b"\x01\x02\x03\x04"
 #: No wait of a test is to last longer.
 LIMIT = 10.0
+#: More than fits between a peer that does not read and a small limit.
+LARGE = bytes(200_000)
 #: A request that any server accepts; the answer to it has a fixed Sec-WebSocket-Accept.
 REQUEST = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -100,6 +104,10 @@ class Peer:
     def send(self, first: int, payload: bytes = b"") -> None:
         self.sock.sendall(encode_frame(first, payload, mask=self.mask))
 
+    def send_frames(self, *frames: tuple[int, bytes]) -> None:
+        """At once."""
+        self.sock.sendall(b"".join(encode_frame(first, payload, mask=self.mask) for first, payload in frames))
+
     def read(self, size: int) -> bytes:
         while len(self.data) < size:
             data = self.sock.recv(65536)
@@ -141,6 +149,11 @@ class Peer:
 
     def expect_eof(self) -> None:
         assert self.sock.recv(1) == b""
+
+    def reset(self) -> None:
+        """Go away without a word."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.sock.close()
 
 
 @contextlib.contextmanager
@@ -221,3 +234,122 @@ def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     client = ssl.create_default_context()
     authority.configure_trust(client)
     return server, client
+
+
+def start(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
+    """Call it in a thread of its own; ``finish`` gets what it returned or raised."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call(*args, **kwargs))
+        except BaseException as exc:
+            future.set_exception(exc)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def finish(future: Future[Any]) -> Any:
+    return future.result(LIMIT)
+
+
+@contextlib.contextmanager
+def ours(handler: Callable[..., None] | None = echo, **kwargs: Any) -> Iterator[str]:
+    """A server of ours; its URI."""
+    with serve(handler, "127.0.0.1", 0, **kwargs) as server:
+        running = start(server.serve_forever)
+        yield f"ws{'s' * ('ssl' in kwargs)}://localhost:{server.socket.getsockname()[1]}/"
+        server.shutdown()
+        finish(running)
+
+
+@contextlib.contextmanager
+def theirs(handler: Callable[..., None] = echo, **kwargs: Any) -> Iterator[str]:
+    """A server of websockets.sync; its URI."""
+    with websockets.sync.server.serve(handler, "127.0.0.1", 0, **kwargs) as server:
+        running = start(server.serve_forever)
+        yield f"ws{'s' * ('ssl' in kwargs)}://localhost:{server.socket.getsockname()[1]}/"
+        server.shutdown()
+        finish(running)
+
+
+SERVERS = {"ours": ours, "theirs": theirs}
+
+
+@contextlib.contextmanager
+def listening(talk: Callable[[Peer], object], *, tls: ssl.SSLContext | None = None) -> Iterator[int]:
+    """A server made of bytes for any number of connections, one after the other; its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def run() -> None:
+            while True:
+                sock, _ = listener.accept()
+                with contextlib.suppress(OSError, EOFError):
+                    sock.settimeout(LIMIT)
+                    if tls is not None:
+                        sock = tls.wrap_socket(sock, server_side=True)
+                    with contextlib.closing(sock):
+                        talk(Peer(sock, None))
+                sock.close()
+
+        running = start(run)
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        assert isinstance(running.exception(LIMIT), OSError), running.exception()
+
+
+@contextlib.contextmanager
+def linked(
+    *,
+    trailing: bytes = b"",
+    headers: bytes = b"",
+    tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None,
+    small: bool = False,
+    **kwargs: Any,
+) -> Iterator[tuple[ClientConnection, Peer]]:
+    """A client of ours and a server made of bytes. ``trailing`` follows its answer at once; ``small``: little fits
+    between the two."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        if small:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+
+        def accept() -> Peer:
+            sock, _ = listener.accept()
+            if tls is not None:
+                sock = tls[0].wrap_socket(sock, server_side=True)
+            peer = Peer(sock, None)
+            sock.sendall(answer(peer.head(), headers) + trailing)
+            return peer
+
+        accepted = start(accept)
+        scheme = "ws"
+        if tls is not None:
+            scheme = "wss"
+            kwargs["ssl"] = tls[1]
+        if small:
+            sock = socket.socket()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            sock.connect(listener.getsockname())
+            kwargs["sock"] = sock
+        kwargs.setdefault("compression", None)
+        connection = connect(f"{scheme}://localhost:{listener.getsockname()[1]}/", **kwargs)
+        peer = finish(accepted)
+        try:
+            yield connection, peer
+        finally:
+            peer.sock.close()
+            connection.close()
+
+
+def fill(connection: Connection) -> int:
+    """Send to a peer that does not read until no more is taken; returns how many messages ``LARGE`` were."""
+    count = 0
+    while connection.try_send(LARGE):
+        count += 1
+    return count
+
+
+def blocked(connection: Connection) -> Callable[[], bool]:
+    """Whether some thread waits on it: to read, or in another system call."""
+    return lambda: connection._reader or connection._users > 0

@@ -143,8 +143,7 @@ class Dialer:
         opening = self._open(uri, deadline)
         try:
             if uri.secure:
-                context = ssl_module.create_default_context() if self._ssl is None else self._ssl
-                opening.start_tls(context, self._server_hostname or uri.host)
+                opening.start_tls(_context(self._ssl), self._server_hostname or uri.host)
         except BaseException:
             opening.sock.close()
             raise
@@ -166,17 +165,22 @@ class Dialer:
         return self._connect_http(proxy, host, port, deadline)
 
     def _connect(self, host: str, port: int, deadline: Deadline) -> socket.socket:
+        """``socket.create_connection``, but all addresses of a name share one deadline."""
         options = {key: value for key, value in self._options.items() if key != "address"}
-        options.setdefault("timeout", deadline.rest())
-        return socket.create_connection((host, port), **options)
+        error: OSError = OSError("getaddrinfo returns an empty list")
+        for *_, address in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
+            try:
+                return socket.create_connection((str(address[0]), int(address[1])), **{"timeout": deadline.rest(), **options})
+            except OSError as exc:
+                error = exc
+        raise error
 
     def _connect_http(self, proxy: Proxy, host: str, port: int, deadline: Deadline) -> Opening:
         handshake = ProxyHandshake(proxy, host, port, user_agent_header=self._user_agent_header, limits=self._limits)
         opening = Opening(self._connect(proxy.host, proxy.port, deadline), deadline)
         try:
             if proxy.scheme == "https":
-                context = ssl_module.create_default_context() if self._proxy_ssl is None else self._proxy_ssl
-                opening.start_tls(context, self._proxy_server_hostname or proxy.host)
+                opening.start_tls(_context(self._proxy_ssl), self._proxy_server_hostname or proxy.host)
             opening.send(handshake.request)
             while not handshake.done:
                 data = opening.receive()
@@ -190,6 +194,11 @@ class Dialer:
             opening.sock.close()
             raise
         return opening
+
+
+def _context(ssl: object) -> ssl_module.SSLContext:
+    """What our user gave; True, as for asyncio, and None stand for the default."""
+    return ssl if isinstance(ssl, ssl_module.SSLContext) else ssl_module.create_default_context()
 
 
 def _connect_unix(path: str | os.PathLike[str], deadline: Deadline) -> socket.socket:
