@@ -319,6 +319,7 @@ MUTANTS: list[tuple[dict[str, Any], str, str, str]] = [
     ({"limits": Limits(max_message_size=2**21)}, "bomb-of-limit+1-server", "but it sent none", "bomb-server"),
     ({"limits": Limits(max_message_size=65535)}, "binary-of-65536-bytes-server", "it sent Close 1009", "bomb-server"),
     ({"delivery": "frame"}, "three-messages-server", "messages ['a', b'b', 'c'], got []", "opcode-3-server"),
+    ({"delivery": "frame"}, "binary-of-65536-bytes-client", "...", "opcode-3-server"),
     ({"decode_text": False}, "greek-text-client", "got [b'", "utf8-ff-server"),
     ({"auto_reply": False}, "close-1000-client", "expected Close 1000, but it sent none", "opcode-3-server"),
 ]
@@ -522,6 +523,7 @@ def test_broken_handshakes_are_found() -> None:
     def edit(old: bytes, new: bytes) -> Callable[[socket.socket], None]:
         return lambda sock: serve_one(sock, edit=lambda data: data.replace(old, new))
 
+    assert only(failures(edit(b"101", b"200"), "as-the-rfc-says")).startswith("expected status 101, got")
     assert only(failures(edit(b"400", b"426"), "no-key")) == "expected status 400, got 'HTTP/1.1 426 Bad Request'"
     wrong = edit(b"Accept: s3p", b"Accept: S3P")
     for name in ("as-the-rfc-says", "opcode-3-server"):

@@ -60,12 +60,15 @@ def check_server(
     """
     complaints, left_out = [], []
     for case in cases:
+        if isinstance(case, FrameCase) and case.role is Role.CLIENT:
+            left_out.append(case.name)
+            continue
         with contextlib.closing(connect()) as sock:
             sock.settimeout(timeout)
             try:
                 if isinstance(case, RequestCase):
                     _check_answer(sock, case)
-                elif case.role is Role.CLIENT or not _check_frames(sock, case, path):
+                elif not _check_frames(sock, case, path):
                     left_out.append(case.name)
             except AssertionError as error:
                 complaints.append(f"{_name(case)}: {_first_line(error)}")
