@@ -1,4 +1,4 @@
-"""docs/embedding.md and its server: the page's programs run, and the server is the file, put to clients and the corpus."""
+"""docs/embedding.md and its server: the page's programs run; the server is the file, put to clients and the corpus."""
 
 from __future__ import annotations
 
