@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_docs import _program
+from test_testing import nested_pytest
 
 from wsproto_fast import Role
 from wsproto_fast.testing import SocketPeer, check_server, close, encode_frame, ping, pong, request, text
@@ -19,6 +21,46 @@ from wsproto_fast.testing import SocketPeer, check_server, close, encode_frame, 
 ROOT = Path(__file__).resolve().parent.parent
 SERVER = ROOT / "examples" / "embedding" / "server.py"
 PAGE = ROOT / "docs" / "embedding.md"
+
+
+PROGRAMS = _program.findall(PAGE.read_text())
+
+
+# -- the page ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("code", "output"), PROGRAMS, ids=range(len(PROGRAMS)))
+def test_program(code: str, output: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if "DefaultSelector" in code:
+        assert code == SERVER.read_text()  # which the tests below run
+        assert len([line for line in code.splitlines() if line.strip()]) < 60
+        return
+    if "def test_" in code:
+        status, reports = nested_pytest(tmp_path, code)
+        assert status == 0, capsys.readouterr().out
+        assert len(reports) > 400
+        return
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    exec(compile(code.replace("8765", str(port)), "docs", "exec"), {"__name__": "__main__"})
+    assert capsys.readouterr().out == output
+
+
+def test_the_tables_of_the_page() -> None:
+    """What it says to call is there."""
+    from wsproto_fast import CloseTransport, Connection, Limits
+
+    page = PAGE.read_text()
+    for name in re.findall(r"`([a-z_]+)\(", page):
+        if name.startswith(("receive", "get_buffer", "buffer", "handle", "dispatch", "next", "events", "data_to")):
+            assert hasattr(Connection, name) or name == "receive_request", name
+    for name in re.findall(r"`Limits\.(\w+)`", page):
+        assert hasattr(Limits, name)
+    assert re.findall(r"^\| `([A-Z]+)` \|", page, re.MULTILINE) == [item.name for item in CloseTransport]
+
+
+# -- the server --------------------------------------------------------------------
 
 
 class Stop(Exception):

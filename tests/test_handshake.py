@@ -929,6 +929,8 @@ def test_nothing_was_offered() -> None:
     assert str(client.error) == "unsupported subprotocol: chat"
     client = connect(response(Sec_WebSocket_Extensions="permessage-deflate"), deflate=None)
     assert str(client.error) == "no extensions offered; got permessage-deflate"
+    client = connect(response(Sec_WebSocket_Extensions="permessage-deflate"))
+    assert str(client.error) == "expected server_max_window_bits of at most 12"
 
 
 @pytest.mark.parametrize(

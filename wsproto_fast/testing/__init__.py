@@ -6,14 +6,14 @@
 ``Stream``, ``Faults``  a byte stream that splits, delays, stalls and cuts, the same way for the same seed
 ``HOSTILE_FRAMES``, ``HOSTILE_REQUESTS``, ``HOSTILE_RESPONSES``     what peers must not send, and what to answer
 ``LEGAL_FRAMES``, ``LEGAL_REQUESTS``                                what must be taken, however odd it looks
-``check_connection``, ``check_server``      put all of these to an engine, or to a server that listens
+``check_connection``, ``check_server``, ``check_client``            put all of these to an engine, a server, a client
 
 pytest finds fixtures for them by itself: see ``wsproto_fast._pytest_plugin``.
 """
 
 from __future__ import annotations
 
-from ._check import check_connection, check_server
+from ._check import check_client, check_connection, check_server
 from ._frames import BAD_UTF8, HOSTILE_FRAMES, LEGAL_FRAMES, FrameCase
 from ._handshakes import (
     HOSTILE_REQUESTS,
@@ -48,6 +48,7 @@ __all__ = [
     "Stream",
     "accept_for",
     "binary",
+    "check_client",
     "check_connection",
     "check_server",
     "close",

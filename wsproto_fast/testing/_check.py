@@ -1,4 +1,4 @@
-"""The corpus, put to an end under test: an engine without I/O, or a server that listens.
+"""The corpus, put to an end under test: an engine without I/O, a server that listens, or a client that connects.
 
 Knows what a case demands and how to find out; knows nothing of how the end does it.
 """
@@ -7,17 +7,28 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ..constants import Role
 from ..events import Closed, Message
 from ._frames import HOSTILE_FRAMES, LEGAL_FRAMES, FrameCase
-from ._handshakes import HOSTILE_REQUESTS, KEY, LEGAL_REQUESTS, RequestCase, accept_for, request
+from ._handshakes import (
+    HOSTILE_REQUESTS,
+    HOSTILE_RESPONSES,
+    KEY,
+    LEGAL_REQUESTS,
+    RequestCase,
+    ResponseCase,
+    accept_for,
+    request,
+    response,
+)
 from ._peer import ScriptedPeer, SocketPeer
-from ._wire import Frame, close, encode_frame
+from ._wire import Frame, close
 
-__all__ = ["check_connection", "check_server"]
+__all__ = ["check_client", "check_connection", "check_server"]
 
 #: Streams up to here are also fed byte by byte; longer ones in steps.
 BYTEWISE = 4096
@@ -80,11 +91,53 @@ def check_server(
     return left_out
 
 
+def check_client(
+    run: Callable[[str], object],
+    cases: Sequence[FrameCase | ResponseCase] = (*HOSTILE_RESPONSES, *HOSTILE_FRAMES, *LEGAL_FRAMES),
+    *,
+    timeout: float = 10.0,
+) -> list[str]:
+    """Put each case to a client that connects, over a connection of its own.
+
+    ``run(uri)`` is called in a thread for each case: it opens the connection, with the subprotocols "superchat" and
+    "chat" on offer, reads messages until it ends, and may raise any Exception. It must not close by itself, and has
+    the default limits. ``timeout`` bounds each wait, in seconds. Returns the names of the cases that were left out:
+    those for servers, and those with compression if the client does not offer it. Raises AssertionError with one line
+    for each case that fails.
+    """
+    complaints, left_out = [], []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(timeout)
+        uri = f"ws://127.0.0.1:{listener.getsockname()[1]}/"
+        for case in cases:
+            if isinstance(case, FrameCase) and case.role is Role.SERVER:
+                left_out.append(case.name)
+                continue
+            thread = threading.Thread(target=_quietly, args=(run, uri), daemon=True)
+            thread.start()
+            try:
+                with contextlib.closing(listener.accept()[0]) as sock:
+                    sock.settimeout(timeout)
+                    if not _answer(sock, case):
+                        left_out.append(case.name)
+            except AssertionError as error:
+                complaints.append(f"{_name(case)}: {_first_line(error)}")
+            except TimeoutError:
+                complaints.append(f"{_name(case)}: nothing came for {timeout} s")
+            except OSError as error:
+                complaints.append(f"{_name(case)}: {error}")
+            thread.join(timeout)
+            if thread.is_alive():
+                complaints.append(f"{_name(case)}: it has not ended after {timeout} s")
+    _report(complaints)
+    return left_out
+
+
 def _first_line(error: AssertionError) -> str:
     return str(error).partition("\n")[0]  # without what went before: a case says that itself
 
 
-def _name(case: FrameCase | RequestCase) -> str:
+def _name(case: FrameCase | RequestCase | ResponseCase) -> str:
     return f"{case.name} ({case.section})"
 
 
@@ -193,25 +246,32 @@ def _check_frames(sock: socket.socket, case: FrameCase, path: str) -> bool:
     agreed = "permessage-deflate" in head.lower() and "client_no_context_takeover" not in head.lower()
     if case.deflate and not agreed:
         return False
-    data = case.data
-    if case.code is None:
-        data += encode_frame(*close(1000), mask=b"abcd")
-    with contextlib.suppress(OSError):  # it may have closed before the last byte
-        sock.sendall(data)
-    before = _read_close(SocketPeer(sock, Role.SERVER, received), 1000 if case.code is None else case.code)
-    _expect_pong(before, case)
+    _put(case, SocketPeer(sock, Role.SERVER, received))
     return True
+
+
+def _put(case: FrameCase, peer: SocketPeer) -> None:
+    with contextlib.suppress(OSError):  # it may have closed before the last byte
+        peer.send(case.data)
+        if case.code is None:
+            peer.send(close(1000))
+    before = _read_close(peer, 1000 if case.code is None else case.code)
+    _expect_pong(before, case)
 
 
 def _exchange_heads(sock: socket.socket, data: bytes) -> tuple[str, bytes]:
     """The head of the answer to a request, and what came behind it."""
     with contextlib.suppress(OSError):
         sock.sendall(data)
+    return _read_head(sock)
+
+
+def _read_head(sock: socket.socket) -> tuple[str, bytes]:
     received = b""
     while b"\r\n\r\n" not in received:
         more = sock.recv(65536)
         if not more:
-            raise AssertionError(f"the connection was closed without an answer; got {received[:100]!r}")
+            raise AssertionError(f"the connection was closed before the end of a head; got {received[:100]!r}")
         received += more
     head, _, rest = received.partition(b"\r\n\r\n")
     return head.decode("iso-8859-1"), rest
@@ -241,6 +301,34 @@ def _read_close(peer: SocketPeer, code: int) -> list[Frame]:
     _shut(peer.sock)
     peer.expect_end()
     return before
+
+
+# -- clients -----------------------------------------------------------------------
+
+
+def _quietly(run: Callable[[str], object], uri: str) -> None:
+    with contextlib.suppress(Exception):  # a client that is told nonsense raises, and is right
+        run(uri)
+
+
+def _answer(sock: socket.socket, case: FrameCase | ResponseCase) -> bool:
+    """Returns whether the case could be put to the client."""
+    head, received = _read_head(sock)
+    lines = [line.partition(":") for line in head.split("\r\n")]
+    headers = {name.lower(): value.strip() for name, _, value in lines}
+    key, offer = headers.get("sec-websocket-key", ""), headers.get("sec-websocket-extensions", "")
+    if isinstance(case, ResponseCase):
+        sock.sendall(case.data(key))
+        sent = b"".join(iter(lambda: sock.recv(65536), b""))
+        if sent:
+            raise AssertionError(f"it sent {sent[:40]!r}")
+        return True
+    agreed = "permessage-deflate; server_max_window_bits=12" if case.deflate else None
+    if case.deflate and ("permessage-deflate" not in offer or "server_no_context_takeover" in offer):
+        return False
+    sock.sendall(response(key, Sec_WebSocket_Extensions=agreed))
+    _put(case, SocketPeer(sock, Role.CLIENT, received))
+    return True
 
 
 def _shut(sock: socket.socket) -> None:

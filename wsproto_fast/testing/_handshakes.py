@@ -20,6 +20,7 @@ from ..exceptions import (
     InvalidMessage,
     InvalidMethod,
     InvalidParameterName,
+    InvalidParameterValue,
     InvalidProtocol,
     InvalidStatus,
     InvalidUpgrade,
@@ -81,7 +82,7 @@ class RequestCase:
 class ResponseCase:
     """What a server answers to an opening handshake on which the client must give up.
 
-    The client offers the subprotocols "superchat" and "chat", and permessage-deflate as the engine does by default.
+    The client offers the subprotocols "superchat" and "chat", with or without permessage-deflate.
     """
 
     #: Unique; says what is wrong.
@@ -297,6 +298,7 @@ def legal_requests() -> Iterator[RequestCase]:
 OFFERED = "Sec-WebSocket-Protocol"
 EXTENSIONS = "Sec-WebSocket-Extensions"
 ACCEPT = "Sec-WebSocket-Accept"
+WINDOW = "permessage-deflate; server_max_window_bits"
 
 
 def bad_responses() -> Iterator[ResponseCase]:
@@ -319,8 +321,8 @@ def bad_responses() -> Iterator[ResponseCase]:
         ("protocol-with-a-space", {OFFERED: "a b"}, "11.3.4", InvalidHeaderFormat),
         ("extension-other", {EXTENSIONS: "x-foo"}, "4.1", NegotiationError),
         ("extension-parameter", {EXTENSIONS: "permessage-deflate; x"}, "9.1", InvalidParameterName),
-        ("extension-with-a-large-window", {EXTENSIONS: "permessage-deflate"}, "9.1", NegotiationError),
-        ("two-extensions", {EXTENSIONS: ["permessage-deflate; server_max_window_bits=9"] * 2}, "9.1", NegotiationError),
+        ("extension-with-a-large-window", {EXTENSIONS: f"{WINDOW}=16"}, "9.1", InvalidParameterValue),
+        ("two-extensions", {EXTENSIONS: [f"{WINDOW}=9"] * 2}, "9.1", NegotiationError),
         ("extension-without-a-name", {EXTENSIONS: ";"}, "9.1", InvalidHeaderFormat),
         ("long-header", {"Cookie": "x" * 8192}, "10", HeaderLineTooLong),
         ("129-headers", {"Cookie": ["x"] * 128}, "10", TooManyHeaders),
