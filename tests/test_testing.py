@@ -597,6 +597,7 @@ def test_our_asyncio_client_passes() -> None:
         ("accept-of-another-key", {}, r"it sent b'\x81"),
         ("hanging", {}, "it has not ended after 0.2 s"),
         ("opcode-3-client", None, "closed before the end of a head"),
+        ("reset", None, "reset"),
     ],
 )
 def test_broken_clients_are_found(name: str, broken: dict[str, Any] | None, complaint: str) -> None:
@@ -604,6 +605,8 @@ def test_broken_clients_are_found(name: str, broken: dict[str, Any] | None, comp
 
     def run(uri: str) -> None:
         with socket.create_connection(("127.0.0.1", int(uri.split(":")[2].strip("/")))) as sock:
+            if name == "reset":
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
             if broken is None:
                 return
             sock.sendall(request())
@@ -956,7 +959,7 @@ def nested_pytest(directory: Path, source: str) -> tuple[int, list[pytest.TestRe
     (directory / "pytest.ini").write_text("[pytest]\n")
     (directory / "test_nested.py").write_text(source)
     off = [f"-pno:{name}" for name in ("cacheprovider", "timeout", "faulthandler", "wsproto_fast")]
-    arguments = ["--capture=no", "--quiet", *off, "-c", str(directory / "pytest.ini"), str(directory)]
+    arguments = ["--capture=no", "--quiet", "--import-mode=importlib", *off, "-c", str(directory / "pytest.ini"), str(directory)]
     return int(pytest.main(arguments, plugins=[_pytest_plugin, recorder])), recorder.reports
 
 

@@ -227,8 +227,7 @@ def _check_answer(sock: socket.socket, case: RequestCase) -> None:
         raise AssertionError(f"expected status {case.status}, got {status!r}")
     if case.status != 101:  # else frames would be read as the next request, or the other way round
         _shut(sock)
-        while sock.recv(65536):
-            pass
+        _read_all(sock)
         return
     key = case.data.decode("iso-8859-1").partition("Sec-WebSocket-Key: ")[2].partition("\r\n")[0]
     _check_accepted(head, key)
@@ -319,7 +318,7 @@ def _answer(sock: socket.socket, case: FrameCase | ResponseCase) -> bool:
     key, offer = headers.get("sec-websocket-key", ""), headers.get("sec-websocket-extensions", "")
     if isinstance(case, ResponseCase):
         sock.sendall(case.data(key))
-        sent = b"".join(iter(lambda: sock.recv(65536), b""))
+        sent = _read_all(sock)
         if sent:
             raise AssertionError(f"it sent {sent[:40]!r}")
         return True
@@ -329,6 +328,10 @@ def _answer(sock: socket.socket, case: FrameCase | ResponseCase) -> bool:
     sock.sendall(response(key, Sec_WebSocket_Extensions=agreed))
     _put(case, SocketPeer(sock, Role.CLIENT, received))
     return True
+
+
+def _read_all(sock: socket.socket) -> bytes:
+    return b"".join(iter(lambda: sock.recv(65536), b""))
 
 
 def _shut(sock: socket.socket) -> None:
