@@ -957,9 +957,9 @@ def nested_pytest(directory: Path, source: str) -> tuple[int, list[pytest.TestRe
 
     recorder = Recorder()
     (directory / "pytest.ini").write_text("[pytest]\n")
-    (directory / "test_nested.py").write_text(source)
+    (directory / f"{directory.name}.py").write_text(source)  # a name of its own: Python remembers modules by names
     options = [f"-pno:{name}" for name in ("cacheprovider", "timeout", "faulthandler", "wsproto_fast")]
-    options += ["--capture=no", "--quiet", "--import-mode=importlib", "-c", str(directory / "pytest.ini")]
+    options += ["--capture=no", "--quiet", "-c", str(directory / "pytest.ini")]
     arguments = [*options, str(directory)]
     return int(pytest.main(arguments, plugins=[_pytest_plugin, recorder])), recorder.reports
 
