@@ -979,6 +979,7 @@ def test_the_plugin_is_registered() -> None:
     assert '[project.entry-points.pytest11]\nwsproto_fast = "wsproto_fast._pytest_plugin"\n' in project
 
 
+@pytest.mark.external
 def test_unused_the_plugin_imports_nothing() -> None:
     code = "import sys, wsproto_fast; a = set(sys.modules); import pytest; b = set(sys.modules)\n"
     code += "import wsproto_fast._pytest_plugin; print(set(sys.modules) - a - b)"
