@@ -1,31 +1,16 @@
-"""What several test modules need. Knows the wire format on its own, so that it can check the engine."""
+"""What several test modules need. Knows the wire format from the test kit, which shares no line with the engine."""
 
 from __future__ import annotations
 
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from wsproto_fast.testing._wire import MASKING_KEY, decode_frame, encode_frame
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["encode_frame", "feed_every_way", "join_fragments", "parse_frames", "plain", "unmask_output"]
-
-MASKING_KEY = b"\x37\xfa\x21\x3d"  # the one of the examples in RFC 6455 5.7
-
-
-def encode_frame(first: int, payload: bytes = b"", *, mask: bytes | None = None) -> bytes:
-    """One frame, straight from RFC 6455 5.2; ``first`` is the byte with FIN, RSV1-3 and the opcode."""
-    bit = 0 if mask is None else 0x80
-    length = len(payload)
-    if length < 126:
-        head = bytes([first, bit | length])
-    elif length < 2**16:
-        head = bytes([first, bit | 126]) + length.to_bytes(2, "big")
-    else:
-        head = bytes([first, bit | 127]) + length.to_bytes(8, "big")
-    if mask is None:
-        return head + payload
-    return head + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
+__all__ = ["MASKING_KEY", "encode_frame", "feed_every_way", "join_fragments", "parse_frames", "plain", "unmask_output"]
 
 
 def parse_frames(data: bytes) -> list[tuple[int, bool, bytes]]:
@@ -33,22 +18,11 @@ def parse_frames(data: bytes) -> list[tuple[int, bool, bytes]]:
     frames = []
     pos = 0
     while pos < len(data):
-        head = data[pos : pos + 2]
-        if len(head) < 2:
+        decoded = decode_frame(data, pos)
+        if decoded is None:
             raise ValueError("cut frame")
-        masked, length = head[1] >= 0x80, head[1] & 0x7F
-        pos += 2
-        extended = {126: 2, 127: 8}.get(length, 0)
-        if extended:
-            length = int.from_bytes(data[pos : pos + extended], "big")
-            pos += extended
-        key = data[pos : pos + 4] if masked else bytes(4)
-        pos += 4 if masked else 0
-        if len(data) < pos + length:
-            raise ValueError("cut frame")
-        payload = bytes(byte ^ key[i % 4] for i, byte in enumerate(data[pos : pos + length]))
-        pos += length
-        frames.append((head[0], masked, payload))
+        (first, payload), masked, pos = decoded
+        frames.append((first, masked, payload))
     return frames
 
 

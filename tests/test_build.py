@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -135,6 +136,21 @@ def test_no_ext_makes_a_pure_wheel(source: Path, tmp_path: Path) -> None:
     assert not stale.exists(), "it would shadow reader.py"
 
 
+def test_wheel_holds_what_cimport_needs(source: Path, tmp_path: Path) -> None:
+    """The .pxd files are the C interface of the compiled modules."""
+    result = run(
+        sys.executable, "setup.py", "bdist_wheel", "--dist-dir", tmp_path, cwd=source, WSPROTO_FAST_NO_EXT="1"
+    )
+    assert result.returncode == 0, result.stdout
+    (wheel,) = tmp_path.glob("*.whl")
+    expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / "wsproto_fast").rglob("*.pxd")}
+    assert {"wsproto_fast/__init__.pxd", "wsproto_fast/connection.pxd"} <= expected
+    with zipfile.ZipFile(wheel) as archive:
+        assert expected <= set(archive.namelist())
+        (entry_points,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
+        assert b"wsproto_fast = wsproto_fast._pytest_plugin" in archive.read(entry_points)
+
+
 @pytest.mark.skipif(os.environ.get("CI") != "true", reason="takes a minute and the package index; runs under CI=true")
 def test_sdist_installs_by_itself(sdist: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
@@ -146,3 +162,6 @@ def test_sdist_installs_by_itself(sdist: Path, tmp_path: Path) -> None:
         path.name for path in (ROOT / "wsproto_fast").glob("*.pxd")
     }
     assert report(site, tmp_path) == "wsproto_fast.connection True"
+    example = shutil.copytree(ROOT / "examples" / "cython", tmp_path / "example")  # cimports from what was installed
+    result = run(sys.executable, "setup.py", "build_ext", "--inplace", cwd=example, PYTHONPATH=str(site))
+    assert result.returncode == 0, result.stdout

@@ -19,7 +19,11 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 _program = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 _link = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 #: Pages whose programs need a server around them, which their own tests are.
-ELSEWHERE = {"session.md": "asyncio/test_aio_session.py", "broadcast.md": "asyncio/test_aio_group.py"}
+ELSEWHERE = {
+    "session.md": "asyncio/test_aio_session.py",
+    "broadcast.md": "asyncio/test_aio_group.py",
+    "embedding.md": "test_embedding.py",
+}
 
 PROGRAMS = [
     pytest.param(code, output, id=f"{page.stem}-{number}")

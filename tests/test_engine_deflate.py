@@ -12,6 +12,8 @@ import pytest
 from helpers import MASKING_KEY, encode_frame, feed_every_way, join_fragments, parse_frames
 from naive import gist, naive
 
+from wsproto_fast.testing import HOSTILE_FRAMES, LEGAL_FRAMES, FrameCase
+
 SERVER, CLIENT = 0, 1
 ROLES = [SERVER, CLIENT]
 HELLO = ("Message", "Hello", 1)
@@ -39,65 +41,31 @@ def feed(conn: Any, *frames: tuple[int, bytes]) -> list[Any]:
     return gist(conn.events())
 
 
-EXAMPLES = [
-    # frames, events: RFC 7692
-    ([(0xC1, "f248cdc9c90700")], [HELLO]),  # 7.2.3.1
-    ([(0x41, "f248cd"), (0x80, "c9c90700")], [HELLO]),  # 7.2.3.1: in two fragments
-    ([(0xC1, "f248cdc9c90700"), (0xC1, "f200110000")], [HELLO, HELLO]),  # 7.2.3.2: sharing the window
-    ([(0xC1, "000500faff48656c6c6f00")], [HELLO]),  # 7.2.3.3: a block without compression
-    ([(0xC1, "f348cdc9c9070000")], [HELLO]),  # 7.2.3.4: BFINAL set
-    ([(0xC1, "f24805000000ffffcac9c90700")], [HELLO]),  # 7.2.3.5: two blocks
-    ([(0xC1, "00")], [("Message", "", 1)]),  # 7.2.3.6: empty
-    ([(0xC2, "00"), (0xC1, "f248cdc9c90700")], [("Message", b"", 2), HELLO]),
-    ([(0x41, ""), (0x00, ""), (0x80, "f248cdc9c90700")], [HELLO]),
-    ([(0x41, "f248cdc9c90700"), (0x80, "")], [HELLO]),
-    ([(0x81, "48656c6c6f"), (0xC1, "f248cdc9c90700"), (0x81, "48656c6c6f")], [HELLO] * 3),  # 6: plain ones between
-    ([(0xC1, "f348cdc9c9070000"), (0xC1, "f248cdc9c90700"), (0xC1, "f200110000")], [HELLO] * 3),  # after a BFINAL
-    ([(0x41, "f248cd"), (0x89, "70"), (0x80, "c9c90700")], [("Ping", b"p"), HELLO]),  # 6.1
-]
+COMPRESSED = [case for case in (*LEGAL_FRAMES, *HOSTILE_FRAMES) if case.deflate and len(case.data) < 500]
 
 
-@pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("case", range(len(EXAMPLES)))
-def test_examples_of_the_rfc(ws: ModuleType, role: int, case: int) -> None:
-    frames, events = EXAMPLES[case]
-    wire = to(role, *[(first, bytes.fromhex(payload)) for first, payload in frames])
-    for told, _ in feed_every_way(lambda **more: connect(ws, role, **more), wire):
-        assert gist(told) == events
+@pytest.mark.parametrize("case", [case for case in COMPRESSED if case.code is None], ids=str)
+def test_examples_of_the_rfc(ws: ModuleType, case: FrameCase) -> None:
+    for told, _ in feed_every_way(lambda **more: connect(ws, case.role, **more), case.data):
+        assert tuple(event[1] for event in gist(told) if event[0] == "Message") == case.messages
     for delivery in ("frame", "chunk"):
         for told, _ in feed_every_way(
-            lambda delivery=delivery, **more: connect(ws, role, delivery=delivery, **more), wire
+            lambda delivery=delivery, **more: connect(ws, case.role, delivery=delivery, **more), case.data
         ):
             text = "".join(event[2] or "" for event in join_fragments(told) if event[0] == "Fragment" and event[1] == 1)
-            assert text == "".join(event[1] for event in events if event[0] == "Message" and event[2] == 1)
+            assert text == "".join(message for message in case.messages if message)
 
 
-BAD = [
-    # frames, close code
-    ([(0xC1, b"\xff\xff\xff\xff")], {1002}),  # no DEFLATE
-    ([(0xC1, b"\xf2\x48")], {1002}),  # ends inside a block
-    ([(0x41, b"\xf2\x48\xcd"), (0xC0, b"\xc9\xc9\x07\x00")], {1002}),  # 6: RSV1 on the first frame only
-    ([(0xC9, b"")], {1002}),  # 6: never on control frames
-    ([(0xC8, b"")], {1002}),
-    ([(0xCA, b"")], {1002}),
-    ([(0xE1, b"\x00")], {1002}),
-    ([(0xD1, b"\x00")], {1002}),
-    ([(0xC0, b"\x00")], {1002}),
-]
-
-
-@pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("case", range(len(BAD)))
-def test_violations(ws: ModuleType, role: int, case: int) -> None:
-    frames, codes = BAD[case]
-    hello = (0xC1, bytes.fromhex("f248cdc9c90700"))
-    wire = to(role, hello, *frames)
-    for told, output in feed_every_way(lambda **more: connect(ws, role, **more), wire, trailing=to(role, hello)):
+@pytest.mark.parametrize("case", [case for case in COMPRESSED if case.code is not None], ids=str)
+def test_violations(ws: ModuleType, case: FrameCase) -> None:
+    hello = to(case.role, (0xC1, bytes.fromhex("f248cdc9c90700")))
+    ways = feed_every_way(lambda **more: connect(ws, case.role, **more), hello + case.data, trailing=hello)
+    for told, output in ways:
         told = gist(told)
         assert told[0] == HELLO
-        assert len(told) == 2
-        assert told[1][1] in codes
-        assert int.from_bytes(parse_frames(output)[-1][2][:2], "big") in codes
+        assert tuple(event[1] for event in told[1:-1]) == case.messages
+        assert told[-1] == ("Closed", case.code, "error")
+        assert int.from_bytes(parse_frames(output)[-1][2][:2], "big") == case.code
 
 
 def pack(data: bytes) -> bytes:

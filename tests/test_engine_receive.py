@@ -12,6 +12,8 @@ import pytest
 from helpers import MASKING_KEY, encode_frame, feed_every_way, join_fragments, parse_frames, plain
 from naive import gist, legal_close_code, naive, utf8_prefix
 
+from wsproto_fast.testing import HOSTILE_FRAMES, LEGAL_FRAMES, FrameCase
+
 SERVER, CLIENT = 0, 1
 ERROR = "error"
 
@@ -88,125 +90,32 @@ def test_examples_of_the_rfc(ws: ModuleType, role: int, wire: str, events: list[
     assert check_every_way(ws, role, raw) == (events, frames)
 
 
-# -- legal streams ----------------------------------------------------------------
-
-LEGAL = [
-    # frames, events                                                                    section
-    ([(0x81, b"")], [("Message", "", 1)]),  # 5.2: length 0
-    ([(0x82, b"")], [("Message", b"", 2)]),
-    ([(0x82, b"\x00\xff")], [("Message", b"\x00\xff", 2)]),
-    ([(0x81, "κόσμε".encode())], [("Message", "κόσμε", 1)]),  # 5.6
-    ([(0x82, bytes(125))], [("Message", bytes(125), 2)]),  # 5.2: the three encodings of the length
-    ([(0x82, bytes(126))], [("Message", bytes(126), 2)]),
-    ([(0x82, bytes(127))], [("Message", bytes(127), 2)]),
-    ([(0x01, b""), (0x80, b"")], [("Message", "", 1)]),  # 5.4: an empty first fragment opens a message
-    ([(0x02, b""), (0x00, b""), (0x80, b"x")], [("Message", b"x", 2)]),
-    ([(0x02, b"a"), (0x00, b""), (0x00, b"b"), (0x80, b"")], [("Message", b"ab", 2)]),
-    ([(0x01, b"\xe2"), (0x00, b"\x82"), (0x80, b"\xac")], [("Message", "€", 1)]),  # 5.6: split anywhere
-    ([(0x01, b"\xf0\x9f"), (0x00, b""), (0x80, b"\x98\x80")], [("Message", "\U0001f600", 1)]),
-    ([(0x89, b"")], [("Ping", b"")]),  # 5.5.2
-    ([(0x89, bytes(range(125)))], [("Ping", bytes(range(125)))]),
-    ([(0x8A, b"")], [("Pong", b"", ())]),  # 5.5.3: unsolicited
-    # 5.4: control frames in the middle of a fragmented message
-    ([(0x01, b"a"), (0x89, b"1"), (0x80, b"b")], [("Ping", b"1"), ("Message", "ab", 1)]),
-    (
-        [(0x02, b""), (0x8A, b"1"), (0x00, b"a"), (0x89, b"2"), (0x80, b"b"), (0x81, b"c")],
-        [("Pong", b"1", ()), ("Ping", b"2"), ("Message", b"ab", 2), ("Message", "c", 1)],
-    ),
-    ([(0x01, b"\xc3"), (0x89, b"\xff"), (0x80, b"\xa9")], [("Ping", b"\xff"), ("Message", "é", 1)]),
-    ([(0x81, b"a"), (0x82, b"b"), (0x81, b"c")], [("Message", "a", 1), ("Message", b"b", 2), ("Message", "c", 1)]),
-]
-
-
-@pytest.mark.parametrize("role", [SERVER, CLIENT])
-@pytest.mark.parametrize("case", range(len(LEGAL)))
-def test_legal_streams(ws: ModuleType, role: int, case: int) -> None:
-    frames, events = LEGAL[case]
-    told, sent = check_every_way(ws, role, to(role, *frames))
-    assert told == events
-    assert sent == [(0x8A, payload) for first, payload in frames if first == 0x89]  # 5.5.2
-
-
-# -- violations -------------------------------------------------------------------
+# -- legal streams and violations: the corpus of the test kit -----------------------
 
 HELLO = (0x81, b"Hello")
-BAD_UTF8 = [b"\x80", b"\xc0\x80", b"\xc1\xbf", b"\xe0\x80\x80", b"\xed\xa0\x80", b"\xed\xbf\xbf", b"\xf0\x80\x80\x80"]
-BAD_UTF8 += [b"\xf4\x90\x80\x80", b"\xf5\x80\x80\x80", b"\xf8\x88\x80\x80\x80", b"\xff", b"\xe2\x28\xa1", b"\xe2\x82"]
-BAD_UTF8 += [b"\xc3", b"\xf0\x9f\x98", b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xf4\x90\x80\x80edited"]
-
-VIOLATIONS = [
-    # frames, close code                                          section
-    *[([(0x80 | rsv | opcode, b"x")], 1002) for rsv in (0x10, 0x20, 0x40, 0x70) for opcode in (1, 2)],  # 5.2
-    *[([(0x80 | rsv | opcode, b"")], 1002) for rsv in (0x10, 0x20, 0x40) for opcode in (8, 9, 10)],
-    *[([(0x80 | opcode, b"")], 1002) for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)],  # 5.2: reserved opcodes
-    *[([(opcode, b"")], 1002) for opcode in (3, 7, 11, 15)],
-    *[([(opcode, b"")], 1002) for opcode in (8, 9, 10)],  # 5.5: control frames are not fragmented
-    *[([(0x80 | opcode, bytes(126))], 1002) for opcode in (8, 9, 10)],  # 5.5: and have at most 125 bytes
-    *[([(0x80 | opcode, bytes(65536))], 1002) for opcode in (9,)],
-    ([(0x80, b"x")], 1002),  # 5.4: nothing to continue
-    ([(0x00, b"x")], 1002),
-    ([(0x00, b"")], 1002),
-    ([(0x01, b"a"), (0x81, b"b")], 1002),  # 5.4: fragments are not interleaved
-    ([(0x01, b""), (0x81, b"")], 1002),
-    ([(0x02, b""), (0x02, b"")], 1002),
-    ([(0x01, b"a"), (0x80, b"b"), (0x80, b"c")], 1002),
-    ([(0x01, b"a"), (0x40, b"b")], 1002),  # 5.2: RSV1 not negotiated
-    *[([(0x81, bad)], 1007) for bad in BAD_UTF8],  # 8.1
-    *[([(0x01, bad[:1]), (0x80, bad[1:])], 1007) for bad in BAD_UTF8],
-    *[([(0x01, b""), (0x00, bad), (0x89, b""), (0x80, b"")], 1007) for bad in BAD_UTF8[:-4]],
-    ([(0x88, b"\x03")], 1002),  # 5.5.1: half a code
-    ([(0x88, b"\x03\xe8\xff")], 1007),  # 5.5.1, 8.1: the reason is UTF-8
-    ([(0x88, b"\x03\xe8\xe2\x82")], 1007),
-    ([(0x88, b"\x00\x00")], 1002),  # 7.4.2
-]
+SHORT = 2000  # what is longer is fed every way in no reasonable time; test_testing.py feeds it in two
+PLAIN = [case for case in (*LEGAL_FRAMES, *HOSTILE_FRAMES) if not case.deflate and len(case.data) < SHORT]
 
 
-@pytest.mark.parametrize("role", [SERVER, CLIENT])
-@pytest.mark.parametrize("case", range(len(VIOLATIONS)))
-def test_violations(ws: ModuleType, role: int, case: int) -> None:
+@pytest.mark.parametrize("case", [case for case in PLAIN if case.code is None], ids=str)
+def test_legal_streams(ws: ModuleType, case: FrameCase) -> None:
+    told, sent = check_every_way(ws, case.role, case.data)
+    assert tuple(event[1] for event in told if event[0] == "Message") == case.messages
+    pings = [payload for first, _, payload in parse_frames(case.data) if first == 0x89]
+    assert sent == [(0x8A, payload) for payload in pings]  # 5.5.2
+
+
+@pytest.mark.parametrize("case", [case for case in PLAIN if case in HOSTILE_FRAMES], ids=str)
+def test_violations(ws: ModuleType, case: FrameCase) -> None:
     """What came before is told, nothing of the bad frame or after it (reliability 1.2)."""
-    frames, code = VIOLATIONS[case]
-    wire = to(role, HELLO, (0x89, b"p"), *frames)
+    role = int(case.role)
+    wire = to(role, HELLO, (0x89, b"p")) + case.data
     told, sent = check_every_way(ws, role, wire, trailing=to(role, HELLO, (0x89, b"q"), (0x88, b"")))
     assert told[:2] == [("Message", "Hello", 1), ("Ping", b"p")]
-    assert told[-1] == ("Closed", code, ERROR)
-    assert sent[-1] == (0x88, code.to_bytes(2, "big"))
+    assert told[-1] == ("Closed", case.code, ERROR)
+    assert sent[-1] == (0x88, case.code.to_bytes(2, "big"))
+    assert tuple(event[1] for event in told[1:] if event[0] == "Message") == case.messages
     assert ("Ping", b"q") not in told
-
-
-LENGTHS = [
-    # the second byte and what follows: 5.2, not minimal or with the top bit set
-    "7e0000",
-    "7e0005",
-    "7e007d",
-    "7f0000000000000000",
-    "7f0000000000000005",
-    "7f000000000000007e",
-    "7f000000000000ffff",
-    "7f8000000000000000",
-    "7fffffffffffffffff",
-    "7f8000000000000005",
-]
-
-
-@pytest.mark.parametrize("role", [SERVER, CLIENT])
-@pytest.mark.parametrize("first", [0x81, 0x02, 0x89, 0x88])
-@pytest.mark.parametrize("length", LENGTHS)
-def test_encodings_of_the_length(ws: ModuleType, role: int, first: int, length: str) -> None:
-    raw = bytearray.fromhex(length)
-    if role == SERVER:
-        raw[0] |= 0x80
-        raw += MASKING_KEY
-    told, _ = check_every_way(ws, role, to(role, HELLO) + bytes([first]) + raw, trailing=b"Hello")
-    assert told == [("Message", "Hello", 1), ("Closed", 1002, ERROR)]
-
-
-@pytest.mark.parametrize("role", [SERVER, CLIENT])
-@pytest.mark.parametrize("first", [0x81, 0x01, 0x82, 0x89, 0x8A, 0x88])
-def test_wrong_masking(ws: ModuleType, role: int, first: int) -> None:
-    """RFC 6455 5.1: a server refuses what is not masked, a client what is."""
-    told, _ = check_every_way(ws, role, to(role, HELLO) + to(1 - role, (first, b"\x03\xe8")))
-    assert told == [("Message", "Hello", 1), ("Closed", 1002, ERROR)]
 
 
 @pytest.mark.parametrize("role", [SERVER, CLIENT])
@@ -313,30 +222,15 @@ def test_every_close_code_received(ws: ModuleType, role: int) -> None:
             assert conn.close_rcvd is None
 
 
-CLOSES = [
-    # payload, code, reason                                    5.5.1
-    (b"", 1005, ""),
-    (b"\x03\xe8", 1000, ""),
-    (b"\x03\xe9bye", 1001, "bye"),
-    (b"\x0f\xa0" + "é".encode() * 61, 4000, "é" * 61),  # 5.5: 124 bytes
-    (b"\x03\xe8" + b"x" * 123, 1000, "x" * 123),
-]
-
-
-@pytest.mark.parametrize("role", [SERVER, CLIENT])
-@pytest.mark.parametrize(("payload", "code", "reason"), CLOSES)
-def test_close_frames(ws: ModuleType, role: int, payload: bytes, code: int, reason: str) -> None:
+@pytest.mark.parametrize("case", [case for case in LEGAL_FRAMES if case.code is not None], ids=str)
+def test_close_frames(ws: ModuleType, case: FrameCase) -> None:
     """Told, echoed, and what follows is ignored (RFC 6455 5.5.1)."""
-    wire = to(role, HELLO, (0x88, payload))
-    told, sent = check_every_way(ws, role, wire, trailing=to(role, HELLO, (0x89, b""), (0x83, b"")))
-    assert told == [("Message", "Hello", 1), ("CloseReceived", code, reason), ("Closed", code, reason, None)]
+    told, sent = check_every_way(ws, case.role, case.data)
+    (payload,) = [payload for first, _, payload in parse_frames(case.data) if first == 0x88]
+    reason = payload[2:].decode()
+    assert told[-2:] == [("CloseReceived", case.code, reason), ("Closed", case.code, reason, None)]
+    assert tuple(event[1] for event in told[:-2]) == case.messages
     assert sent == [(0x88, payload)]
-
-
-def test_a_close_frame_inside_a_fragmented_message(ws: ModuleType) -> None:
-    told, sent = check_every_way(ws, CLIENT, to(CLIENT, (0x01, b"ab"), (0x88, b"\x03\xe8")))
-    assert told == [("CloseReceived", 1000, ""), ("Closed", 1000, "", None)]
-    assert sent == [(0x88, b"\x03\xe8")]
 
 
 # -- end of the transport ---------------------------------------------------------------

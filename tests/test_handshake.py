@@ -22,24 +22,15 @@ import wsproto.events
 import wsproto.extensions
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory, ServerPerMessageDeflateFactory
 
+from wsproto_fast import testing
 from wsproto_fast.exceptions import (
-    HeaderLineTooLong,
-    InvalidHandshake,
-    InvalidHeader,
     InvalidHeaderFormat,
-    InvalidHeaderValue,
     InvalidMessage,
-    InvalidMethod,
     InvalidOrigin,
-    InvalidParameterName,
-    InvalidProtocol,
     InvalidState,
     InvalidStatus,
-    InvalidUpgrade,
     NegotiationError,
-    RequestLineTooLong,
     SecurityError,
-    TooManyHeaders,
 )
 from wsproto_fast.handshake import (
     ClientHandshake,
@@ -51,41 +42,27 @@ from wsproto_fast.handshake import (
     parse_subprotocols,
     parse_token_list,
 )
-from wsproto_fast.http11 import Headers, Request, Response, ResponseParser
+from wsproto_fast.http11 import Headers, Request, RequestParser, Response, ResponseParser
 from wsproto_fast.limits import DeflateConfig, Limits
+from wsproto_fast.testing import (
+    HOSTILE_REQUESTS,
+    HOSTILE_RESPONSES,
+    LEGAL_REQUESTS,
+    RequestCase,
+    ResponseCase,
+    request,
+)
 from wsproto_fast.uri import WebSocketURI, parse_uri
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 1.3
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 FRAMES = b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58\r\n\r\n"  # RFC 6455 5.7, and the end of a head
 URI = parse_uri("ws://example.com/chat")
-
-REQUEST = {
-    "Host": "example.com",
-    "Connection": "Upgrade",
-    "Upgrade": "websocket",
-    "Sec-WebSocket-Key": KEY,
-    "Sec-WebSocket-Version": "13",
-}
-RESPONSE = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Accept": ACCEPT}
-
-
-def head(first: str, headers: dict[str, str], changes: dict[str, Any] | None = None) -> bytes:
-    """A head with some headers replaced, left out (None), or repeated (a list)."""
-    lines = [first]
-    for name, value in {**headers, **(changes or {})}.items():
-        for item in value if isinstance(value, list) else [value]:
-            if item is not None:
-                lines.append(f"{name}: {item}")
-    return "\r\n".join([*lines, "", ""]).encode("iso-8859-1")
-
-
-def request(first: str = "GET /chat HTTP/1.1", **changes: Any) -> bytes:
-    return head(first, REQUEST, {name.replace("_", "-"): value for name, value in changes.items()})
+REQUEST = dict(RequestParser().feed(request()).headers.raw_items())  # type: ignore[union-attr]
 
 
 def response(first: str = "HTTP/1.1 101 Switching Protocols", body: bytes = b"", **changes: Any) -> bytes:
-    return head(first, RESPONSE, {name.replace("_", "-"): value for name, value in changes.items()}) + body
+    return testing.response(KEY, first, **changes) + body
 
 
 def ways(wire: bytes) -> Iterator[list[bytes]]:
@@ -303,99 +280,60 @@ def test_example_of_the_rfc() -> None:
         server.send_response(server.accept())
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"Connection": "keep-alive, Upgrade"},
-        {"Connection": "keep-alive,UPGRADE , x"},
-        {"Connection": ["keep-alive", "upgrade"]},
-        {"Upgrade": "WebSocket"},
-        {"Upgrade": "h2c, websocket"},
-        {"Upgrade": ["TLS/1.2", "websocket"]},
-        {"Content_Length": "0"},
-        {"Host": "example.com:8080"},
-        {"Sec_WebSocket_Extensions": "x-unknown; a=b"},
-        {"Sec_WebSocket_Protocol": "unknown"},  # a server without subprotocols goes on without
-        {"Sec_WebSocket_Key": "AQIDBAUGBwgJCgsMDQ4PEC=="},
-        {"first": "GET ws://example.com/chat?x HTTP/1.1"},
-        {"X_Custom": "\x80\xe9"},
-    ],
-)
-def test_accepted(changes: dict[str, Any]) -> None:
-    server = serve(request(**changes))
+@pytest.mark.parametrize("case", LEGAL_REQUESTS, ids=str)
+def test_accepted(case: RequestCase) -> None:
+    server = serve(case.data)
     assert server.error is None
     assert server.subprotocol is None
+    assert server.request is not None
     assert parsed_answer(server).headers == Headers(
         Upgrade="websocket",
         Connection="Upgrade",
-        **{"Sec-WebSocket-Accept": accept_key(changes.get("Sec_WebSocket_Key", KEY))},
+        **{"Sec-WebSocket-Accept": accept_key(server.request.headers["Sec-WebSocket-Key"])},
     )
 
 
-INVALID_MESSAGE = "did not receive a valid HTTP request; "
+#: What the body of a refusal says; for those cases of the corpus where that is worth a line.
+REFUSALS = {
+    "method-POST": "unsupported HTTP method: POST",
+    "method-get": "unsupported HTTP method: get",
+    "http-1.0": "unsupported HTTP version: HTTP/1.0",
+    "http-2.0": "unsupported HTTP version: HTTP/2.0",
+    "no-connection": "missing Connection header",
+    "connection-keep-alive": "invalid Connection header: keep-alive",
+    "connection-upgraded": "invalid Connection header: upgraded",
+    "connection-empty": "empty Connection header",
+    "two-connections-without-upgrade": "invalid Connection header: a, b",
+    "no-upgrade": "missing Upgrade header",
+    "upgrade-h2c": "invalid Upgrade header: h2c",
+    "upgrade-websocket-13": "invalid Upgrade header: websocket/13",
+    "version-8": "invalid Sec-WebSocket-Version header: 8",
+    "no-version": "missing Sec-WebSocket-Version header",
+    "two-versions": "invalid Sec-WebSocket-Version header: multiple values",
+    "no-key": "missing Sec-WebSocket-Key header",
+    "two-keys": "invalid Sec-WebSocket-Key header: multiple values",
+    "key-empty": "empty Sec-WebSocket-Key header",
+    "key-of-one-letter": "invalid Sec-WebSocket-Key header: x",
+    "key-with-an-accent": "invalid Sec-WebSocket-Key header: é" + "A" * 21 + "==",
+    "two-origins": "invalid Origin header: multiple values",
+    "no-host": "did not receive a valid HTTP request; expected one Host header; got 0",
+    "two-hosts": "did not receive a valid HTTP request; expected one Host header; got 2",
+    "long-request-line": "request line exceeds 8192 bytes",
+    "long-header": "header line exceeds 8192 bytes",
+    "long-head": "head exceeds 65536 bytes",
+    "129-headers": "expected no more than 128 headers",
+}
 
 
-@pytest.mark.parametrize(
-    ("wire", "status", "error", "text"),
-    [
-        # RFC 6455 4.2.1, 4.4; RFC 9110 15.5
-        (request("POST /chat HTTP/1.1"), 405, InvalidMethod, "unsupported HTTP method: POST"),
-        (request("get /chat HTTP/1.1"), 405, InvalidMethod, "unsupported HTTP method: get"),
-        (request("GET /chat HTTP/1.0"), 505, InvalidProtocol, "unsupported HTTP version: HTTP/1.0"),
-        (request("GET /chat HTTP/2.0"), 505, InvalidProtocol, "unsupported HTTP version: HTTP/2.0"),
-        (request(Connection=None), 426, InvalidUpgrade, "missing Connection header"),
-        (request(Connection="keep-alive"), 426, InvalidUpgrade, "invalid Connection header: keep-alive"),
-        (request(Connection="upgraded"), 426, InvalidUpgrade, "invalid Connection header: upgraded"),
-        (request(Connection=""), 426, InvalidUpgrade, "empty Connection header"),
-        (request(Connection=["a", "b"]), 426, InvalidUpgrade, "invalid Connection header: a, b"),
-        (request(Connection="," * 200 + "upgrade"), 426, InvalidUpgrade, None),
-        (request(Upgrade=None), 426, InvalidUpgrade, "missing Upgrade header"),
-        (request(Upgrade="h2c"), 426, InvalidUpgrade, "invalid Upgrade header: h2c"),
-        (request(Upgrade="websocket/13"), 426, InvalidUpgrade, "invalid Upgrade header: websocket/13"),
-        (request(Sec_WebSocket_Version="8"), 426, InvalidHeaderValue, "invalid Sec-WebSocket-Version header: 8"),
-        (request(Sec_WebSocket_Version="13, 8"), 426, InvalidHeaderValue, None),
-        (request(Sec_WebSocket_Version="+13"), 426, InvalidHeaderValue, None),
-        (request(Sec_WebSocket_Version="0", Sec_WebSocket_Key=None), 426, InvalidHeaderValue, None),
-        (request(Sec_WebSocket_Version=None), 400, InvalidHeader, "missing Sec-WebSocket-Version header"),
-        (request(Sec_WebSocket_Version=["13", "13"]), 400, InvalidHeader,
-         "invalid Sec-WebSocket-Version header: multiple values"),
-        (request(Sec_WebSocket_Key=None), 400, InvalidHeader, "missing Sec-WebSocket-Key header"),
-        (request(Sec_WebSocket_Key=[KEY, KEY]), 400, InvalidHeader,
-         "invalid Sec-WebSocket-Key header: multiple values"),
-        (request(Sec_WebSocket_Key=""), 400, InvalidHeaderValue, "empty Sec-WebSocket-Key header"),
-        *((request(Sec_WebSocket_Key=key), 400, InvalidHeaderValue, f"invalid Sec-WebSocket-Key header: {key}")
-          for key in ["x", KEY[1:], KEY + "=", "A" * 24, "A" * 22 + "==A", "A" * 21 + "==",
-                      "-" * 22 + "==", "AAAA" * 5 + "AAA=",
-                      "A" * 11 + " " + "A" * 10 + "==", "é" + "A" * 21 + "=="]),
-        # a list that breaks its grammar
-        (request(Sec_WebSocket_Protocol="a b"), 400, InvalidHeaderFormat, None),
-        (request(Sec_WebSocket_Protocol=""), 400, InvalidHeaderFormat, None),
-        (request(Sec_WebSocket_Protocol="\xff\xff"), 400, InvalidHeaderFormat, None),
-        (request(Sec_WebSocket_Extensions="a; b=\""), 400, InvalidHeaderFormat, None),
-        (request(Sec_WebSocket_Extensions=["a", ";"]), 400, InvalidHeaderFormat, None),
-        (request(Origin=["http://a", "http://a"]), 400, InvalidHeader, "invalid Origin header: multiple values"),
-        # smuggling
-        (request(Host=None), 400, InvalidMessage, INVALID_MESSAGE + "expected one Host header; got 0"),
-        (request(Host=["a", "b"]), 400, InvalidMessage, INVALID_MESSAGE + "expected one Host header; got 2"),
-        (request(Transfer_Encoding="chunked"), 400, InvalidMessage, None),
-        (request(Content_Length="5"), 400, InvalidMessage, None),
-        (request().replace(b"\r\n", b"\n"), 400, InvalidMessage, None),
-        (request(A="x\ry"), 400, InvalidMessage, None),
-        (request(A="x\0y"), 400, InvalidMessage, None),
-        (request(A="x\r\n y"), 400, InvalidMessage, None),
-        (request(**{"A ": "x"}), 400, InvalidMessage, None),
-        (request(**{"": "x"}), 400, InvalidMessage, None),
-        (b"\x16\x03\x01\x00\xfa\x01\x00\n", 400, InvalidMessage, None),
-        # limits
-        (request("GET /" + "x" * 8192 + " HTTP/1.1"), 414, RequestLineTooLong, "request line exceeds 8192 bytes"),
-        (request(Cookie="x" * 8192), 431, HeaderLineTooLong, "header line exceeds 8192 bytes"),
-        (request(Cookie=["x" * 8100] * 9), 431, HeaderLineTooLong, "head exceeds 65536 bytes"),
-        (request(Cookie=["x"] * 124), 431, TooManyHeaders, "expected no more than 128 headers"),
-    ],
-)  # fmt: skip
-def test_refused(wire: bytes, status: int, error: type[InvalidHandshake], text: str | None) -> None:
-    server: Any = serve(wire, server_header="ours/1")
-    assert type(server.error) is error
+def test_refusals_are_of_the_corpus() -> None:
+    assert REFUSALS.keys() <= {case.name for case in HOSTILE_REQUESTS}
+
+
+@pytest.mark.parametrize("case", HOSTILE_REQUESTS, ids=str)
+def test_refused(case: RequestCase) -> None:
+    status, text = case.status, REFUSALS.get(case.name)
+    server: Any = serve(case.data, server_header="ours/1")
+    assert type(server.error) is case.error
     answer = parsed_answer(server)
     assert answer.status_code == status
     headers = answer.headers
@@ -764,7 +702,7 @@ def test_a_response_changed_after_accept() -> None:
 def test_no_101_over_an_error() -> None:
     server = ServerHandshake()
     server.receive_data(request(Sec_WebSocket_Key="bad"))
-    server.send_response(Response(101, "Switching Protocols", Headers(RESPONSE)))
+    server.send_response(Response(101, "Switching Protocols", Headers(Upgrade="websocket", Connection="Upgrade")))
     assert not server.accepted
     assert server.data_to_send()[0].startswith(b"HTTP/1.1 400 ")
 
@@ -947,44 +885,33 @@ def test_response_accepted(changes: dict[str, Any]) -> None:
         client.receive_data(b"frames")
 
 
-@pytest.mark.parametrize(
-    ("wire", "error", "text"),
-    [
-        (response(Connection=None), InvalidUpgrade, "missing Connection header"),
-        (response(Connection="close"), InvalidUpgrade, "invalid Connection header: close"),
-        (response(Upgrade=None), InvalidUpgrade, "missing Upgrade header"),
-        (response(Upgrade="h2c"), InvalidUpgrade, "invalid Upgrade header: h2c"),
-        (response(Sec_WebSocket_Accept=None), InvalidHeader, "missing Sec-WebSocket-Accept header"),
-        (response(Sec_WebSocket_Accept=[ACCEPT, ACCEPT]), InvalidHeader,
-         "invalid Sec-WebSocket-Accept header: multiple values"),
-        (response(Sec_WebSocket_Accept="x"), InvalidHeaderValue, "invalid Sec-WebSocket-Accept header: x"),
-        (response(Sec_WebSocket_Accept=ACCEPT.lower()), InvalidHeaderValue, None),
-        # nothing that was not offered
-        (response(Sec_WebSocket_Protocol="other"), NegotiationError, "unsupported subprotocol: other"),
-        (response(Sec_WebSocket_Protocol="Chat"), NegotiationError, "unsupported subprotocol: Chat"),
-        (response(Sec_WebSocket_Protocol="chat, chat"), InvalidHeader,
-         "invalid Sec-WebSocket-Protocol header: multiple values: chat, chat"),
-        (response(Sec_WebSocket_Protocol=["chat", "chat"]), InvalidHeader, None),
-        (response(Sec_WebSocket_Protocol=""), InvalidHeaderFormat, None),
-        (response(Sec_WebSocket_Protocol="a b"), InvalidHeaderFormat, None),
-        (response(Sec_WebSocket_Extensions="x-foo"), NegotiationError, "unsupported extension: x-foo"),
-        (response(Sec_WebSocket_Extensions="permessage-deflate; x"), InvalidParameterName, "invalid parameter name: x"),
-        (response(Sec_WebSocket_Extensions="permessage-deflate"), NegotiationError, None),  # we asked for 12 bits
-        (response(Sec_WebSocket_Extensions=["permessage-deflate; server_max_window_bits=9"] * 2),
-         NegotiationError, None),
-        (response(Sec_WebSocket_Extensions=";"), InvalidHeaderFormat, None),
-        # other answers
-        (response("HTTP/1.1 200 OK", Content_Length="0"), InvalidStatus,
-         "server rejected WebSocket connection: HTTP 200"),
-        (response("HTTP/1.0 101 Switching"), InvalidProtocol, None),
-        (response("HTTP/1.1 abc"), InvalidMessage, "did not receive a valid HTTP response"),
-        (b"SSH-2.0-OpenSSH_9.6\r\n", InvalidMessage, "did not receive a valid HTTP response"),
-        (response(Cookie="x" * 8192), HeaderLineTooLong, None),
-        (response(Cookie=["x"] * 128), TooManyHeaders, None),
-    ],
-)  # fmt: skip
-def test_response_refused(wire: bytes, error: type[InvalidHandshake], text: str | None) -> None:
-    client = connect(wire, subprotocols=["superchat", "chat"])
+GIVING_UP = {
+    "no-connection": "missing Connection header",
+    "connection-close": "invalid Connection header: close",
+    "no-upgrade": "missing Upgrade header",
+    "upgrade-h2c": "invalid Upgrade header: h2c",
+    "no-accept": "missing Sec-WebSocket-Accept header",
+    "two-accepts": "invalid Sec-WebSocket-Accept header: multiple values",
+    "accept-of-one-letter": "invalid Sec-WebSocket-Accept header: x",
+    "protocol-other": "unsupported subprotocol: other",
+    "protocol-with-a-capital": "unsupported subprotocol: Chat",
+    "protocol-list": "invalid Sec-WebSocket-Protocol header: multiple values: chat, chat",
+    "extension-other": "unsupported extension: x-foo",
+    "extension-parameter": "invalid parameter name: x",
+    "status-200": "server rejected WebSocket connection: HTTP 200",
+    "status-abc": "did not receive a valid HTTP response",
+    "ssh": "did not receive a valid HTTP response",
+}
+
+
+def test_reasons_to_give_up_are_of_the_corpus() -> None:
+    assert GIVING_UP.keys() <= {case.name for case in HOSTILE_RESPONSES}
+
+
+@pytest.mark.parametrize("case", HOSTILE_RESPONSES, ids=str)
+def test_response_refused(case: ResponseCase) -> None:
+    error, text = case.error, GIVING_UP.get(case.name)
+    client = connect(case.data(KEY), subprotocols=["superchat", "chat"])
     assert type(client.error) is error
     assert text in (None, str(client.error))
     assert client.done
@@ -1002,6 +929,8 @@ def test_nothing_was_offered() -> None:
     assert str(client.error) == "unsupported subprotocol: chat"
     client = connect(response(Sec_WebSocket_Extensions="permessage-deflate"), deflate=None)
     assert str(client.error) == "no extensions offered; got permessage-deflate"
+    client = connect(response(Sec_WebSocket_Extensions="permessage-deflate"))
+    assert str(client.error) == "expected server_max_window_bits of at most 12"
 
 
 @pytest.mark.parametrize(
@@ -1208,7 +1137,7 @@ def test_a_hostile_head_is_judged_quickly(name: str, pattern: str) -> None:
     value = (pattern * 8000)[:8000]
     several = name not in ("Origin", "X")
     changes: dict[str, Any] = {name: [value] * 7} if several else {name: value, "Y": [value] * 6}
-    wire = head("GET / HTTP/1.1", {**REQUEST, "Origin": "http://o"}, changes)
+    wire = request("GET / HTTP/1.1", **{"Origin": "http://o", **changes})
     assert len(wire) > 56_000
     assert seconds(wire, 65536) < 0.01
 
