@@ -90,7 +90,7 @@ $(VENV)/.built-pure: $(VENV)/.extra-build pyproject.toml setup.py
 
 # Targets --------------------------------------------------------------------------------------------------------------
 
-.PHONY: help build demo test test-loops lint fuzz fuzz-py asan autobahn bench bench-readme bench-io coverage test-all dist clean
+.PHONY: help build demo docs test test-loops lint fuzz fuzz-py asan autobahn bench bench-readme bench-io coverage test-all dist clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | while IFS=$$'\t' read -r name text; do \
@@ -100,6 +100,10 @@ build: $(BUILT) ## environment in .venv, editable install, extensions; rebuilds 
 
 demo: $(BUILT) ## start the demo server and say where it is; Ctrl-C ends it
 	@exec $(PY) examples/demo/server.py
+
+docs: $(VENV)/.extra-docs ## the pages of docs/ with the API reference, in build/docs; warnings are errors
+	$(PY) -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "build/docs/index.html"
 
 test: $(BUILT) $(VENV)/.extra-test ## all tests, engine tests on both builds (PYTEST_ARGS=...)
 	$(PY) -m pytest $(PYTEST_ARGS)
