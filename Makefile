@@ -90,7 +90,7 @@ $(VENV)/.built-pure: $(VENV)/.extra-build pyproject.toml setup.py
 
 # Targets --------------------------------------------------------------------------------------------------------------
 
-.PHONY: help build demo test test-loops lint fuzz fuzz-py asan autobahn bench bench-readme bench-io coverage test-all dist clean
+.PHONY: help build demo docs test test-loops lint fuzz fuzz-py asan autobahn bench bench-readme bench-io coverage test-all dist clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | while IFS=$$'\t' read -r name text; do \
@@ -100,6 +100,10 @@ build: $(BUILT) ## environment in .venv, editable install, extensions; rebuilds 
 
 demo: $(BUILT) ## start the demo server and say where it is; Ctrl-C ends it
 	@exec $(PY) examples/demo/server.py
+
+docs: $(VENV)/.extra-docs ## the pages of docs/ with the API reference, in build/docs; warnings are errors
+	$(PY) -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "build/docs/index.html"
 
 test: $(BUILT) $(VENV)/.extra-test ## all tests, engine tests on both builds (PYTEST_ARGS=...)
 	$(PY) -m pytest $(PYTEST_ARGS)
@@ -174,27 +178,32 @@ fuzz-py: $(BUILT) $(VENV)/.extra-fuzz ## the fuzz targets in Python
 
 fuzz: fuzz-c fuzz-py ## every fuzz target for FUZZ_SECONDS each
 
+# `$(call pythons)` prints version and path, one line for each CPython >= 3.10 on PATH and under pyenv.
+define pythons
+identify='import sys; v = sys.version_info; c = sys.implementation.name == "cpython"; \
+  print("%d.%d" % v[:2] if c else "", sys.executable, sep="\t")'; \
+for candidate in python3 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/*/bin/python \
+    $$(compgen -c python3. | grep -xE 'python3\.[0-9]+' | sort -u); do \
+  "$$candidate" -c "$(SUITABLE)" 2>/dev/null && "$$candidate" -c "$$identify" || true; \
+done | grep -v $$'^\t' | sort -V | awk -F'\t' '!seen[$$1]++'
+endef
+
 test-all: ## `make test` on every CPython >= 3.10 on PATH and under pyenv
-	@declare -A found=(); \
-	identify='import sys; v = sys.version_info; c = sys.implementation.name == "cpython"; \
-	  print("%d.%d" % v[:2] if c else "", sys.executable, sep="\t")'; \
-	for candidate in $$(compgen -c python3. | grep -xE 'python3\.[0-9]+' | sort -u) python3 \
-	    "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/*/bin/python; do \
-	  "$$candidate" -c "$(SUITABLE)" 2>/dev/null || continue; \
-	  version=$$("$$candidate" -c "$$identify"); \
-	  test -n "$${version%%$$'\t'*}" || continue; \
-	  found[$${version%%$$'\t'*}]=$${version#*$$'\t'}; \
-	done; \
-	test $${#found[@]} -gt 0 || { echo "No CPython >= 3.10 was found." >&2; exit 1; }; \
+	@found=$$($(call pythons)); \
+	test -n "$$found" || { echo "No CPython >= 3.10 was found." >&2; exit 1; }; \
 	failed=; \
-	for version in $$(printf '%s\n' "$${!found[@]}" | sort -V); do \
-	  echo "== CPython $$version ($${found[$$version]})"; \
-	  $(MAKE) --no-print-directory test VENV=build/venvs/$$version PYTHON="$${found[$$version]}" || failed+=" $$version"; \
-	done; \
+	while IFS=$$'\t' read -r version python <&3; do \
+	  echo "== CPython $$version ($$python)"; \
+	  $(MAKE) --no-print-directory test VENV=build/venvs/$$version PYTHON="$$python" || failed+=" $$version"; \
+	done 3<<<"$$found"; \
 	test -z "$$failed" || { echo "failed on:$$failed" >&2; exit 1; }
 
-dist: $(VENV)/.compiler $(VENV)/.extra-build ## sdist and wheel in dist/
-	$(PY) -m build --no-isolation --outdir dist .
+# The same commit gives the same sdist.
+dist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 315532800)
+dist: $(VENV)/.compiler $(VENV)/.extra-build ## sdist and wheels in dist/, each tried in a fresh environment of every CPython
+	rm -rf dist
+	$(PY) -m build --no-isolation --sdist --outdir dist .
+	$(PY) tests/packages.py $$($(call pythons) | cut -f2)
 
 clean: ## remove everything that make created
 	rm -rf build dist .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

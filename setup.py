@@ -6,19 +6,23 @@ without extensions is the pure-Python package. Environment:
 ``WSPROTO_FAST_NO_EXT=1``       build no extension
 ``WSPROTO_FAST_REQUIRE_EXT=1``  a failed build is an error; otherwise it falls back to the pure package and says so
 ``WSPROTO_FAST_SANITIZE=1``     instrument with AddressSanitizer and UndefinedBehaviorSanitizer (``make asan``)
+``SOURCE_DATE_EPOCH=seconds``   the time of everything in an archive: the same files give the same archive
 """
 
 from __future__ import annotations
 
+import gzip
 import os
 import sys
 import sysconfig
+import tarfile
 import traceback
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
+from setuptools.command.sdist import sdist
 
 ROOT = Path(__file__).resolve().parent
 
@@ -157,7 +161,32 @@ class BuildExt(build_ext):
         )
 
 
+class Sdist(sdist):
+    """sdist of which the bytes depend on the files alone, where SOURCE_DATE_EPOCH is set."""
+
+    def make_archive(self, base_name: str, format: str, *args: object, **kwargs: object) -> str:
+        epoch = os.environ.get("SOURCE_DATE_EPOCH")
+        if epoch is None or format != "gztar":
+            return super().make_archive(base_name, format, *args, **kwargs)
+
+        def anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+            member.mtime = int(epoch)
+            member.uid = member.gid = 0
+            member.uname = member.gname = ""
+            member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+            return member
+
+        name = f"{base_name}.tar.gz"
+        with (
+            open(name, "wb") as file,
+            gzip.GzipFile("", "wb", fileobj=file, mtime=int(epoch)) as compressed,
+            tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+        ):
+            archive.add(kwargs["base_dir"], filter=anonymous)
+        return name
+
+
 setup(
     ext_modules=[] if NO_EXT else extensions(),
-    cmdclass={"build_ext": BuildExt, "build_py": BuildPy},
+    cmdclass={"build_ext": BuildExt, "build_py": BuildPy, "sdist": Sdist},
 )

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTENSIONS = {"_codec", "clock", "events", "reader", "writer", "messages", "sender", "connection"}
-EXTENSIONS |= {"_scheduler", "_native", "_tls", "_link", "_core"}
+EXTENSIONS |= {"_scheduler", "_native", "_tls", "_link", "_core"}  # some of either adapter
 if sys.platform == "linux":
     EXTENSIONS.add("_reactor")
 
@@ -94,6 +94,18 @@ def test_sdist_holds_what_a_build_needs(source: Path) -> None:
             assert expected <= files
     assert {"LICENSE", "README.md", "pyproject.toml", "setup.py"} <= files
     assert not any(name.endswith(".so") for name in files)
+
+
+def test_an_sdist_is_reproducible(source: Path, tmp_path: Path) -> None:
+    archives = []
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        shutil.copytree(source, folder, ignore=shutil.ignore_patterns("build", "*.egg-info"))
+        result = run(sys.executable, "setup.py", "--quiet", "sdist", cwd=folder, SOURCE_DATE_EPOCH="1000000000")
+        assert result.returncode == 0, result.stdout
+        (archive,) = (folder / "dist").glob("*.tar.gz")
+        archives.append(archive.read_bytes())
+    assert archives[0] == archives[1]
 
 
 def test_without_a_compiler(source: Path, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_links(page: Path) -> None:
     text = page.read_text()
     for target in _link.findall(text):
         assert (page.parent / target).is_file(), target
-    assert set(re.findall(r"^```(\w+)$", text, re.MULTILINE)) <= {"python", "text", "console"}
+    assert set(re.findall(r"^```(\w+)$", text, re.MULTILINE)) <= {"python", "text", "console", "nginx", "ini"}
 
 
 def test_index_has_every_page() -> None:

@@ -6,6 +6,11 @@ that nobody is reading. Every question about the protocol is the engine's.
 
 from __future__ import annotations
 
+import sys
+
+if sys.platform == "win32":  # pragma: no cover
+    raise ImportError("threads need MSG_DONTWAIT and poll(), which Windows has not: use wsproto_fast.asyncio there")
+
 from ..groups import BroadcastResult
 from .broadcast import broadcast
 from .client import ClientConnection, connect, reconnect, unix_connect, unix_reconnect
