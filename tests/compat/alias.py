@@ -1,7 +1,7 @@
 """A pytest plugin: whoever imports another library gets our façade of it. For the suites of others, unmodified.
 
 ``pytest -p alias`` with ``WSPROTO_FAST_ALIAS=wsproto,websockets`` in the environment, and this file's folder on the
-path; without that variable it is ``wsproto``. A name that is imported is the very module ``wsproto_fast.compat.<name>``.
+path; without that variable it is ``wsproto``. What is imported is the very module ``wsproto_fast.compat.<name>``.
 """
 
 from __future__ import annotations

@@ -76,6 +76,19 @@ def _without(headers: Headers, *names: bytes) -> Headers:
     return [item for item in headers if item[0].lower() not in names]
 
 
+def _checked_lengths(headers: Headers) -> Headers:
+    """Content-Length once, if at all. LocalProtocolError where a body's length is contradictory, or not known to us."""
+    lengths = tokens(headers, b"content-length")
+    if any(length != lengths[0] for length in lengths):
+        raise LocalProtocolError("conflicting Content-Length headers")
+    if lengths and not lengths[0].isdigit():
+        raise LocalProtocolError("bad Content-Length")
+    if tokens(headers, b"transfer-encoding") not in ([], [b"chunked"]):
+        raise LocalProtocolError("Only Transfer-Encoding: chunked is supported")
+    first = next((item for item in headers if item[0].lower() == b"content-length"), None)
+    return [item for item in headers if item is first or item[0].lower() != b"content-length"]
+
+
 class RequestReader:
     """Bytes to the head of one request. ``read`` returns True when it is there; then its parts are set."""
 
@@ -90,8 +103,10 @@ class RequestReader:
         self.http_1_1 = False  # so the response may be chunked
 
     def read(self, data: bytes) -> bool:
-        """Take bytes. Raises BadMessage."""
-        self._begun = self._begun or bool(data)
+        """Take bytes, at least one. Raises BadMessage."""
+        if not self._begun and data[:1] <= b" ":  # TLS, say, which would have no end of line for long
+            raise BadMessage
+        self._begun = True
         try:
             request = self._parser.feed(data)
         except InvalidHandshake as error:
@@ -152,6 +167,11 @@ class ResponseReader(ResponseParser):
         """The next piece of the body, b"" at its end; None until there is one."""
         return next(self._pieces)
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was received, or all of it told."""
+        return not self._buffer
+
     def _wait(self) -> None:
         if self.ended:
             raise BadMessage
@@ -181,7 +201,7 @@ class ResponseReader(ResponseParser):
                 raise BadMessage
             size = int(line[1], 16)
             yield from self._span(size)
-            if size and (yield from self._line()) != b"\r\n":
+            if size and (yield from self._line(2)) != b"\r\n":
                 raise BadMessage
         while (yield from self._line()) != b"\r\n":  # the trailer section
             pass
@@ -194,9 +214,9 @@ class ResponseReader(ResponseParser):
                 self._wait()
             yield piece or None
 
-    def _line(self) -> Generator[None, None, bytes]:
+    def _line(self, max_size: int = _LIMITS.max_line_size) -> Generator[None, None, bytes]:
         while b"\n" not in self._buffer:
-            if len(self._buffer) > _LIMITS.max_line_size:
+            if len(self._buffer) >= max_size:
                 raise BadMessage
             self._wait()
             yield None
@@ -214,37 +234,30 @@ class ResponseWriter:
             raise LocalProtocolError(f"Response status_code should be in range [200, 1000), not {status_code}")
         self._chunked = False
         self._left: int | None = None  # bytes of the body that must follow; None: any
-        headers = self._frame(checked(headers), request)
-        if status_code in (204, 304) or request.method == b"HEAD":  # RFC 9112 6.3
+        self._close = not request.persistent
+        headers = _checked_lengths(checked(headers))
+        bodiless = status_code in (204, 304)  # RFC 9112 6.3
+        if not bodiless:
+            headers = self._frame(headers, request.http_1_1)
+        if bodiless or request.method == b"HEAD":
             self._chunked, self._left = False, 0
-        self.head = head(b"HTTP/1.1 %d " % status_code, headers)
-
-    def _frame(self, headers: Headers, request: RequestReader) -> Headers:
-        """RFC 9112 6: a body that does not say how long it is, is chunked, or ends with the connection."""
-        lengths = set(tokens(headers, b"content-length"))
-        codings = tokens(headers, b"transfer-encoding")
-        if len(lengths) > 1:
-            raise LocalProtocolError("conflicting Content-Length headers")
-        if codings not in ([], [b"chunked"]):
-            raise LocalProtocolError("Only Transfer-Encoding: chunked is supported")
-        close = not request.persistent
-        if lengths and not codings:
-            (length,) = lengths
-            if not length.isdigit():
-                raise LocalProtocolError("bad Content-Length")
-            self._left = int(length)
-            first = next(item for item in headers if item[0].lower() == b"content-length")
-            headers = [item for item in headers if item is first or item[0].lower() != b"content-length"]
-        else:
-            headers = _without(headers, b"content-length", b"transfer-encoding")
-            if request.http_1_1:
-                self._chunked = True
-                headers.append((b"Transfer-Encoding", b"chunked"))
-            else:
-                close = True
-        if close:
+        if self._close:
             options = {*tokens(headers, b"connection"), b"close"} - {b"keep-alive"}
             headers = [*_without(headers, b"connection"), *[(b"Connection", option) for option in sorted(options)]]
+        self.head = head(b"HTTP/1.1 %d " % status_code, headers)
+
+    def _frame(self, headers: Headers, http_1_1: bool) -> Headers:
+        """RFC 9112 6: a body that does not say how long it is, is chunked, or ends with the connection."""
+        lengths = tokens(headers, b"content-length")
+        if lengths and not tokens(headers, b"transfer-encoding"):
+            self._left = int(lengths[0])
+            return headers
+        headers = _without(headers, b"content-length", b"transfer-encoding")
+        if http_1_1:
+            self._chunked = True
+            headers.append((b"Transfer-Encoding", b"chunked"))
+        else:
+            self._close = True
         return headers
 
     def data(self, data: bytes) -> bytes:

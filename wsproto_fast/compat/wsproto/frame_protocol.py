@@ -422,7 +422,7 @@ class FrameProtocol:
     # -- frames out ------------------------------------------------------------
 
     def close(self, code: int | None = None, reason: str | None = None) -> bytes:
-        """A Close frame. Codes that must not be sent become 1000, but NO_STATUS_RCVD none; a reason is cut to 123 bytes.
+        """A Close frame. Codes that must not be sent become 1000, NO_STATUS_RCVD none. A reason is cut to 123 bytes.
 
         Raises TypeError for a reason without a code.
         """

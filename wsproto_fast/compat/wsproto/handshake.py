@@ -246,9 +246,9 @@ class H11Handshake:
         response = self._response
         response.receive(data)
         response.ended = self._ended
+        if self._initiating_request is None and response.empty:
+            return
         while not self._head_done:
-            if self._initiating_request is None and not data:
-                return
             if not response.read_head():
                 return
             self._process_response(response)
