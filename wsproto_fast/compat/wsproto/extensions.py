@@ -126,7 +126,7 @@ class PerMessageDeflate(Extension):
 
     def finalize(self, offer: str) -> None:
         """As for any extension. Raises ValueError for a window that is no number from 9 to 15."""
-        client_bits, server_bits = self._read_parameters(offer)
+        client_bits, server_bits = self._read_parameters(offer, is_answer=True)
         if client_bits is not None:
             self.client_max_window_bits = client_bits
         if server_bits is not None:
@@ -135,7 +135,7 @@ class PerMessageDeflate(Extension):
 
     def accept(self, offer: str) -> bool | str | None:
         try:
-            client_bits, server_bits = self._read_parameters(offer)
+            client_bits, server_bits = self._read_parameters(offer, is_answer=False)
             parameters = self._takeovers()
             if client_bits is not None:
                 parameters.append(f"client_max_window_bits={client_bits}")
@@ -148,9 +148,9 @@ class PerMessageDeflate(Extension):
         self._enabled = True
         return "; ".join(parameters)
 
-    def _read_parameters(self, text: str) -> tuple[int | None, int | None]:
+    def _read_parameters(self, text: str, *, is_answer: bool) -> tuple[int | None, int | None]:
         """Take over the flags of an offer or an answer; return both windows, None for what is not mentioned, and our
-        own for one without a value. Unknown parameters are passed over."""
+        own for one that an offer has without a value. Unknown parameters are passed over."""
         client_bits = server_bits = None
         for parameter in text.split(";")[1:]:
             name, equals, value = parameter.partition("=")
@@ -158,9 +158,9 @@ class PerMessageDeflate(Extension):
             if name in ("client_no_context_takeover", "server_no_context_takeover"):
                 setattr(self, name, True)
             elif name == "client_max_window_bits":
-                client_bits = int(value) if equals else self.client_max_window_bits
+                client_bits = int(value) if equals or is_answer else self.client_max_window_bits
             elif name == "server_max_window_bits":
-                server_bits = int(value) if equals else self.server_max_window_bits
+                server_bits = int(value) if equals or is_answer else self.server_max_window_bits
         return client_bits, server_bits
 
     # -- frames in -------------------------------------------------------------
