@@ -246,6 +246,16 @@ def test_lengths(client: bool, size: int, length: int) -> None:
         compare(client, [("receive", wire), ("events",)])
 
 
+@pytest.mark.parametrize("foreign", [False, True])
+@pytest.mark.parametrize("client", [True, False])
+def test_headers_in_pieces(client: bool, foreign: bool) -> None:
+    wire = frame(0x82, bytes(126), client=client) + frame(0x81, bytes(65536), client=client)
+    operations: list[tuple[Any, ...]] = []
+    for piece in [*[wire[i : i + 1] for i in range(160)], wire[160:]]:
+        operations += [("receive", piece), ("events",)]
+    compare(client, operations, foreign=foreign)
+
+
 @pytest.mark.parametrize("client", [True, False])
 def test_huge_length(client: bool) -> None:
     for top in (0x80, 0x7F):
@@ -332,6 +342,19 @@ def test_memory_of_a_connection_that_failed_does_not_grow() -> None:
     assert connection.send(event)[:2] == b"\x88\x8f"[:1] + bytes((0x80 | 2 + len(event.reason),))
 
 
+def test_close_codes_by_name() -> None:
+    for name in ("NO_STATUS_RCVD", "ABNORMAL_CLOSURE", "GOING_AWAY"):
+        for reason in (None, "", "bye"):
+            told = []
+            for library in BOTH:
+                protocol = library.frame_protocol.FrameProtocol(False, [])
+                code = library.frame_protocol.CloseReason[name]
+                told.append(outcome(lambda: protocol.close(code, reason)))  # noqa: B023
+            assert told[0] == told[1]
+    for library in BOTH:
+        assert outcome(library.frame_protocol.FrameProtocol(False, []).close) == b"\x88\0"
+
+
 # Events -----------------------------------------------------------------------------------------------------------------
 
 EVENTS: list[tuple[Any, ...]] = [
@@ -380,4 +403,5 @@ def test_messages_with_and_without_defaults_are_equal() -> None:
     assert hash(events.TextMessage("a", True, True)) == hash(events.TextMessage("a"))
     assert events.TextMessage("a") != events.TextMessage("a", message_finished=False)
     assert events.TextMessage("a") != events.Message("a")
+    assert events.Ping(b"x").response() == events.Pong(b"x")
     assert OURS.events.CloseConnection(1000, "x").response() == OURS.events.CloseConnection(1000, "x")

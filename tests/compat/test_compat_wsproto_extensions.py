@@ -117,18 +117,21 @@ def test_final_block_ends_no_stream() -> None:
         ([(0xC9, b"")], True),
         ([(0x41, b""), (0xC0, b"")], True),
         ([(0xA1, b"")], True),
+        ([(0xC1, b"\x00\x05")], True),  # only its end tells
         ([(0xC2, compressed(b"abc" * 100)[:-1])], False),  # wsproto tells a message that was cut short
     ],
 )
 def test_what_deflate_refuses(frames: list[tuple[int, bytes]], same: bool) -> None:
     told = []
-    for library in BOTH:
-        receiver = connection(library, True, deflate(library))
+    for extension in (deflate(ORIGINAL), deflate(OURS), type("Other", (OURS.extensions.PerMessageDeflate,), {})()):
+        extension.finalize("permessage-deflate")
+        receiver = connection(ORIGINAL if not told else OURS, True, extension)
         for first, payload in frames:
             receiver.receive_data(frame(first, payload, client=True))
         told.append(joined(list(receiver.events())))
     assert told[1][-1][0] == "CloseConnection"
     assert (told[0] == told[1]) is same
+    assert told[0] == told[2]
 
 
 @pytest.mark.parametrize("client", [True, False])
@@ -298,6 +301,19 @@ def test_extensions_that_are_not_enabled_are_passed_over() -> None:
 def test_opcodes(opcode: int) -> None:
     told = [outcome(lambda library=library: library.frame_protocol.Opcode(opcode).iscontrol()) for library in BOTH]
     assert told[0] == told[1]
+
+
+def test_an_extension_is_not_enabled_by_itself() -> None:
+    class Quiet(OURS.extensions.Extension):  # type: ignore[misc]
+        name = "quiet"
+
+        def offer(self) -> bool:
+            return True
+
+    assert Quiet().enabled() is False
+    assert (Quiet().accept("quiet"), Quiet().finalize("quiet")) == (None, None)
+    with pytest.raises(TypeError):
+        OURS.extensions.Extension()
 
 
 def test_supported_extensions() -> None:

@@ -97,6 +97,10 @@ ANSWERS: list[tuple[Any, ...]] = [
     ("RejectConnection", 403, [(b"Transfer-Encoding", b"Chunked")], True),
     ("RejectConnection", 403, [(b"Connection", b"keep-alive, x")], True),
     ("RejectConnection", 204, [], True),
+    ("RejectConnection", 403, [(b"Content-Length", b"x")], True),
+    ("RejectConnection", 403, [(b"Content-Length", b"3")]),
+    ("RejectConnection", 403, [(b"Transfer-Encoding", b"gzip")], True),
+    ("RejectConnection", 101),
     ("RejectData", b"early"),
     ("Request", "host", "/"),
     ("Ping",),
@@ -222,6 +226,7 @@ RESPONSES = {
     "trailer": lambda: response([(b"Transfer-Encoding", b"chunked")], REFUSED, b"0\r\na: b\r\n\r\n"),
     "bad chunk": lambda: response([(b"Transfer-Encoding", b"chunked")], REFUSED, b"x\r\n"),
     "bad chunk end": lambda: response([(b"Transfer-Encoding", b"chunked")], REFUSED, b"1\r\naXY"),
+    "other chunk end": lambda: response([(b"Transfer-Encoding", b"chunked")], REFUSED, b"1\r\naX\n\n"),
     "no http": lambda: b"nonsense\r\n\r\n",
     "bad length": lambda: response([(b"Content-Length", b"x")], REFUSED),
 }
@@ -305,6 +310,19 @@ def test_both_ends() -> None:
                 for data in ("text" * 50, "", "again" * 50):
                     receiver.receive_data(sender.send(library.events.TextMessage(data)))
                     assert "".join(event.data for event in receiver.events()) == data
+
+
+def test_repr() -> None:
+    for client, server in zip(clients(), servers(), strict=True):
+        assert repr(client.handshake) == "H11Handshake(client=True, state=ConnectionState.CONNECTING)"
+        assert repr(server.handshake) == "H11Handshake(client=False, state=ConnectionState.CONNECTING)"
+
+
+def test_no_extension_in_common() -> None:
+    for library, server in zip(BOTH, servers(), strict=True):
+        server.receive_data(REQUESTS["options"])
+        other = type("Other", (library.extensions.PerMessageDeflate,), {"name": "other"})()
+        assert b"Extensions" not in server.send(library.events.AcceptConnection(extensions=[other]))
 
 
 # What is ours -----------------------------------------------------------------------------------------------------------

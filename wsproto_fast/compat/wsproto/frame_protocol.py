@@ -261,6 +261,7 @@ class FrameDecoder:
         self.masker: XorMaskerNull | XorMaskerSimple = XorMaskerNull()
         self.payload_required = 0
         self.payload_consumed = 0
+        self._header_shown = False  # to the extensions, once; its key may come later
 
     def receive_bytes(self, data: bytes) -> None:
         """Take bytes."""
@@ -303,7 +304,6 @@ class FrameDecoder:
 
     def parse_header(self) -> bool:
         """Read a header. False while bytes are missing; ParseFailed as soon as it cannot become a legal one."""
-        self.buffer.rollback()
         start = self.buffer.consume_exactly(2)
         if start is None:
             return False
@@ -316,18 +316,24 @@ class FrameDecoder:
         if opcode.iscontrol() and not fin:
             raise ParseFailed("Invalid attempt to fragment control frame")
         length = self.parse_extended_payload_length(opcode, second & PAYLOAD_LEN_MASK)
-        masked = bool(second & MASK_MASK)
-        key = self.buffer.consume_exactly(4) if masked else bytearray()
-        if length is None or key is None:
+        if length is None:
             self.buffer.rollback()
             return False
+        masked = bool(second & MASK_MASK)
         rsv = RsvBits(bool(first & RSV1_MASK), bool(first & RSV2_MASK), bool(first & RSV3_MASK))
-        self.extension_processing(opcode, rsv, length)
+        if not self._header_shown:
+            self.extension_processing(opcode, rsv, length)
+            self._header_shown = True
         # RFC 6455 5.1: clients mask, servers do not
         if masked and self.client:
             raise ParseFailed("client received unexpected masked frame")
         if not masked and not self.client:
             raise ParseFailed("server received unexpected unmasked frame")
+        key = self.buffer.consume_exactly(4) if masked else bytearray()
+        if key is None:
+            self.buffer.rollback()
+            return False
+        self._header_shown = False
         self.buffer.commit()
         self.masker = XorMaskerSimple(key) if masked else XorMaskerNull()
         self.header = Header(fin, rsv, opcode, length, None)
