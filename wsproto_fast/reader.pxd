@@ -51,7 +51,7 @@ cdef class FrameReader:
     cdef bint read_header(self) except -1
     @cython.locals(opcode=int)
     cdef bint _is_legal(self, int first, int second, int64_t length) noexcept
-    cdef object _illegal(self, int first, int second, int64_t length)
+    cdef object _illegal(self, Py_ssize_t size, int first, int second, int64_t length)
     @cython.locals(have=Py_ssize_t)
     cdef Py_ssize_t available(self) noexcept
     cdef bint wants_in_place(self) noexcept

@@ -179,7 +179,7 @@ class FrameReader:
         if size == 0:
             return False
         if not self._is_legal(first, second, length):
-            raise self._illegal(first, second, length)
+            raise self._illegal(size, first, second, length)
         opcode = first & 0x0F
         if opcode & CONTROL and length > self.end - self.pos - size:
             return False  # a control frame is taken whole
@@ -204,7 +204,7 @@ class FrameReader:
             or (opcode == 0 and first & RSV1)
         )
 
-    def _illegal(self, first: int, second: int, length: int) -> RemoteProtocolError:
+    def _illegal(self, size: int, first: int, second: int, length: int) -> RemoteProtocolError:
         opcode = first & 0x0F
         if first & self.reserved_bits or (first & RSV1 and (opcode & CONTROL or opcode == 0)):
             # RFC 6455 5.2 and RFC 7692 6: RSV1 only on the first frame of a message, and only when negotiated
@@ -220,7 +220,7 @@ class FrameReader:
             reason = "fragmented control frame"
         else:
             reason = "control frame too long"
-        return RemoteProtocolError(CloseCode.PROTOCOL_ERROR, reason)
+        return RemoteProtocolError(CloseCode.PROTOCOL_ERROR, reason, to_bytes(self.data, self.pos, size, -1))
 
     def available(self) -> int:
         """How many bytes of the current frame's payload are here."""
