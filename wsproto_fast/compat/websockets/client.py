@@ -29,6 +29,7 @@ from .headers import (
 )
 from .protocol import CLIENT, CONNECTING, OPEN, Protocol, State
 from .typing import LoggerLike, Origin, Subprotocol
+from .utils import accept_key, generate_key
 
 __all__ = ["ClientProtocol", "backoff", "process_exception"]
 
@@ -59,7 +60,7 @@ class ClientProtocol(Protocol):
         self.origin = origin
         self.available_extensions = extensions
         self.available_subprotocols = subprotocols
-        self.key = _headers.generate_key()
+        self.key = generate_key()
         self._handshaking = state is CONNECTING
         self._parser = ResponseParser(_LIMITS)
 
@@ -138,7 +139,7 @@ class ClientProtocol(Protocol):
 
     def _give_up(self, exc: InvalidHandshake) -> None:
         self.handshake_exc = exc
-        self._send_eof()
+        self.send_eof()
         self._discard()
 
     # -- what a response must be -----------------------------------------------
@@ -150,7 +151,7 @@ class ClientProtocol(Protocol):
         headers = response.headers
         _headers.check_upgrade(headers)
         accept = _headers.single_value(headers, "Sec-WebSocket-Accept")
-        if accept != _headers.accept_key(self.key):
+        if accept != accept_key(self.key):
             raise InvalidHeaderValue("Sec-WebSocket-Accept", accept)
         self.extensions = self.process_extensions(headers)
         self.subprotocol = self.process_subprotocol(headers)

@@ -165,19 +165,20 @@ class Protocol:
             return
         engine.receive_data(data)
         for event in engine.events():
-            if type(event) is Fragment:
-                # A call of the class costs twice as much; its fields that are not set here have their defaults.
-                frame = Frame.__new__(Frame)
-                frame.opcode = event.opcode if event.first else CONT
-                frame.data = event.data  # type: ignore[assignment] # bytes, since we do not decode text
-                frame.fin = event.fin
-                if self.debug:
-                    self.logger.debug("< %s", frame)
-                if not (event.first and event.fin):
-                    self._count_fragment(frame)
-                self.events.append(frame)
-            else:
+            if type(event) is not Fragment:
                 self._receive_event(event)
+                continue
+            fragment = event
+            # A call of the class costs twice as much; its fields that are not set here have their defaults.
+            frame = Frame.__new__(Frame)
+            frame.opcode = fragment.opcode if fragment.first else CONT
+            frame.data = fragment.data  # type: ignore[assignment] # bytes, since we do not decode text
+            frame.fin = fragment.fin
+            if self.debug:
+                self.logger.debug("< %s", frame)
+            if not (fragment.first and fragment.fin):
+                self._count_fragment(frame)
+            self.events.append(frame)
 
     def receive_eof(self) -> None:
         """The transport delivers no more bytes. Once is enough."""
@@ -192,7 +193,7 @@ class Protocol:
             self._end_frames()
         # RFC 6455 7.1.1: the server closes first
         if self.side is CLIENT and self._state is not CONNECTING:
-            self._send_eof()
+            self.send_eof()
         self.state = CLOSED
         if self.side is SERVER:
             self.logger.info("connection closed")
@@ -335,7 +336,7 @@ class Protocol:
         if self._state is OPEN:
             self._send_close(self.close_rcvd, frame.data)  # RFC 6455 5.5.1
         if self.side is SERVER:
-            self._send_eof()  # RFC 6455 7.1.1
+            self.send_eof()  # RFC 6455 7.1.1
         self._discard()
 
     def _refuse(self, exc: Exception) -> None:
@@ -422,7 +423,7 @@ class Protocol:
             close = Close(code, reason)
             self._send_close(close, close.serialize())
         if self.side is SERVER:
-            self._send_eof()
+            self.send_eof()
         self._discard()
 
     def _send_close(self, close: Close, payload: BytesLike) -> None:
@@ -438,7 +439,8 @@ class Protocol:
             self.logger.debug("> %s", frame)
         self.writes.append(frame.serialize(mask=self._masking, extensions=self.extensions))
 
-    def _send_eof(self) -> None:
+    def send_eof(self) -> None:
+        """End the sending direction of the transport, once."""
         if self.eof_sent:
             return
         self.eof_sent = True

@@ -27,6 +27,7 @@ from .extensions.base import Extension, ServerExtensionFactory
 from .headers import build_extension, parse_extension, parse_subprotocol
 from .protocol import CONNECTING, OPEN, SERVER, Protocol, State
 from .typing import ExtensionHeader, LoggerLike, Origin, StatusLike, Subprotocol
+from .utils import accept_key
 
 __all__ = ["ServerProtocol"]
 
@@ -104,7 +105,7 @@ class ServerProtocol(Protocol):
             if not isinstance(exc, InvalidMessage):  # a version that is not HTTP/1
                 self.handshake_exc = InvalidMessage("did not receive a valid HTTP request")
                 self.handshake_exc.__cause__ = ValueError(str(exc))
-            self._send_eof()
+            self.send_eof()
             self._discard()
 
     # -- the answer ------------------------------------------------------------
@@ -181,7 +182,7 @@ class ServerProtocol(Protocol):
 
         Raises ValueError when it must not go on the wire, AssertionError (InvalidState) for a 101 that comes late.
         """
-        if response.status_code == 101 and self._state is not CONNECTING:
+        if response.status_code == 101 and self.state is not CONNECTING:
             raise self._not_in_state()
         if self.debug:
             self.logger.debug("> HTTP/1.1 %d %s", response.status_code, response.reason_phrase)
@@ -195,7 +196,7 @@ class ServerProtocol(Protocol):
             return
         what = "connection rejected" if self.accept_called else "HTTP response sent"
         self.logger.info("%s (%d %s)", what, response.status_code, response.reason_phrase)
-        self._send_eof()
+        self.send_eof()
         self._discard()
 
     # -- what a request must be ------------------------------------------------
@@ -220,7 +221,7 @@ class ServerProtocol(Protocol):
         self.origin = self.process_origin(headers)
         extensions, self.extensions = self.process_extensions(headers)
         self.subprotocol = self.process_subprotocol(headers)
-        return _headers.accept_key(key), extensions, self.subprotocol
+        return accept_key(key), extensions, self.subprotocol
 
     def process_origin(self, headers: Headers) -> Origin | None:
         """The Origin of the request. Raises InvalidOrigin, or InvalidHeader for several (RFC 6454 7.3)."""
