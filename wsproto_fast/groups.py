@@ -72,8 +72,8 @@ Deliver: TypeAlias = Callable[[PreparedMessage, Hashable], None]
 
 
 class Bus(Protocol):
-    """What a group needs to reach the groups of other processes. All of it is called in the thread of the event loop, but
-    for ``leave``, and none of it waits."""
+    """What a group needs to reach the groups of other processes. But for ``leave`` all of it is called in the thread of
+    the event loop, and none of it waits."""
 
     def join(self, channel: str, deliver: Deliver) -> None:
         """From now on, call ``deliver(message, key)`` for what others publish on the channel, in the event loop."""

@@ -36,10 +36,10 @@ class Group(Members[Connection]):
     A message larger than the budget is sent to members that can take one at once; for others the policy decides. So
     no more can wait for a member than the budget, or one larger message, and its connection's ``write_limit``.
 
-    With a ``bus``, such as ``contrib.redis.RedisBus``, messages go to the members of all groups of that ``channel`` too,
-    in whatever process, and each group applies its own policy. ``exclude`` and the results are about members here. Keys
-    are ``str``, ``bytes``, ``int`` or None then. ``broadcast`` and ``send`` do not wait for a bus, and "wait" has none.
-    A group leaves its bus when nobody refers to it any more, members included.
+    With a ``bus``, such as ``contrib.redis.RedisBus``, messages go to the members of all groups of that ``channel``,
+    in whatever process, and each applies its own policy. ``exclude`` and the results are about members here. Keys are
+    ``str``, ``bytes``, ``int`` or None then. ``broadcast`` and ``send`` do not wait for a bus, and "wait" has none. A
+    group leaves its bus when nobody refers to it any more, members included.
     """
 
     def __init__(
