@@ -90,7 +90,7 @@ class Process:
             self.group.add(connection)
             await connection.wait_closed()
 
-        server = await self._stack.enter_async_context(serving(join))
+        server = await self._stack.enter_async_context(serving(join, compression=None))
         connections = [await self._stack.enter_async_context(connect(uri_of(server))) for _ in range(clients)]
         await until(lambda: len(self.group) == clients)
         await self.bus.ready()

@@ -20,6 +20,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
 
 from .._reconnecting import Attempts
+from ..asyncio._compat import timeout as time_limit
 from ..backoff import backoff
 from ..groups import Deliver
 from ..prepared import PreparedMessage
@@ -29,8 +30,8 @@ __all__ = ["BusStats", "RedisBus"]
 
 _logger = logging.getLogger("wsproto_fast.bus")
 
-#: What means that Redis is away, and no defect of ours. On Python 3.10 asyncio has a TimeoutError of its own.
-_AWAY = (RedisError, OSError, asyncio.TimeoutError)
+#: What means that Redis is away, and no defect of ours.
+_AWAY = (RedisError, OSError, TimeoutError)
 #: What another attempt does not mend: wrong password, missing permission. (Redis' package counts them as its losses.)
 _REFUSED = (AuthenticationError, AuthorizationError, ResponseError)
 #: Bytes that are sent to Redis before its answer is awaited; one message may be larger.
@@ -134,6 +135,8 @@ class RedisBus:
     ) -> None:
         retry = Retry(NoBackoff(), 0)  # when to try again is our business
         self._pool: Any = ConnectionPool.from_url(url, protocol=2, socket_connect_timeout=timeout, retry=retry)
+        # It would be waited for with asyncio.wait_for(), which before Python 3.12 may swallow that it is cancelled.
+        self._pool.connection_kwargs["socket_timeout"] = None
         if self._pool.connection_kwargs["protocol"] != 2:  # RESP3 has another form for what is subscribed to
             raise ValueError("a Redis URL for RedisBus must not ask for another protocol than 2")
         self._prefix = prefix
@@ -196,8 +199,9 @@ class RedisBus:
         task, self._task = self._task, None
         if task is not None:
             if self._connected:
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._idle.wait(), self._timeout)
+                with contextlib.suppress(TimeoutError):
+                    async with time_limit(self._timeout):
+                        await self._idle.wait()
             task.cancel()
             await asyncio.wait([task])
             await self._disconnect()  # the task may never have begun
@@ -296,8 +300,9 @@ class RedisBus:
     async def _connect(self) -> None:
         self._links = self._pool.make_connection(), self._pool.make_connection()
         try:
-            for link in self._links:
-                await asyncio.wait_for(_open(link), self._timeout)
+            async with time_limit(self._timeout):
+                for link in self._links:
+                    await _open(link)
         except BaseException:
             await self._disconnect()
             raise
@@ -368,7 +373,7 @@ class RedisBus:
                 if isinstance(reply, list):
                     self._on_reply(reply)
             elif self._pinged:
-                raise asyncio.TimeoutError(f"no answer for {self._timeout:g} seconds")
+                raise TimeoutError(f"no answer for {self._timeout:g} seconds")
             else:
                 self._pinged = True
                 self._changed.set()
@@ -434,7 +439,8 @@ class RedisBus:
             await self._mail.wait()
             batch = self._outbox.take()
             try:
-                await asyncio.wait_for(self._exchange(link, batch), self._timeout)
+                async with time_limit(self._timeout):
+                    await self._exchange(link, batch)
             except BaseException:
                 # Some of it may have arrived; whoever got that knows it by its number.
                 self._count_dropped(self._outbox.put_back(batch))
