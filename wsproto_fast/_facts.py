@@ -48,6 +48,13 @@ class Facts:
         """Logs with the connection as the record's ``websocket``."""
         return logging.LoggerAdapter(self._logger, {"websocket": self})
 
+    def _log_failure(self, exc: BaseException) -> None:
+        """Our user's callback, or another function of his, raised this."""
+        if isinstance(exc, ConnectionClosed) and not self._engine.is_open:
+            self.logger.info("connection closed while its callback ran: %s", exc)  # as for handlers
+        else:
+            self.logger.error("connection handler failed", exc_info=exc)
+
     @property
     def state(self) -> State:
         """CONNECTING in the opening handshake, then the engine's."""

@@ -18,7 +18,7 @@ from .._payloads import DataLike, to_bytes
 from .._settings import Settings
 from ..constants import CloseCode, Role
 from ..events import Pong
-from ..exceptions import ConcurrencyError, ConnectionClosed, InvalidState
+from ..exceptions import ConcurrencyError, InvalidState
 from ..handshake import ClientHandshake, ServerHandshake
 from ..http11 import Request, Response
 from ._observing import observed
@@ -179,10 +179,7 @@ class Connection(Facts, Sender, asyncio.BufferedProtocol):
         self._open(new_engine(self._settings, handshake, role))
 
     def _on_failure(self, exc: Exception) -> None:
-        if isinstance(exc, ConnectionClosed) and not self._engine.is_open:
-            self.logger.info("connection closed while its callback ran: %s", exc)  # as for handlers
-        else:
-            self.logger.error("connection handler failed", exc_info=exc)
+        self._log_failure(exc)
         self._engine.fail(CloseCode.INTERNAL_ERROR)
 
     def _on_end(self) -> None:

@@ -144,7 +144,7 @@ class Core:
     def _on_event(self, event: Event) -> None:
         raise NotImplementedError
 
-    def _on_failure(self, exc: Exception) -> None:
+    def _on_failure(self, exc: BaseException) -> None:
         """Something of our user's raised this."""
         raise NotImplementedError
 

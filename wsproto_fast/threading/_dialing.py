@@ -168,9 +168,9 @@ class Dialer:
         """``socket.create_connection``, but all addresses of a name share one deadline."""
         options = {key: value for key, value in self._options.items() if key != "address"}
         error: OSError = OSError("getaddrinfo returns an empty list")
-        for *_, address in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
+        for *_, (address, *_rest) in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
             try:
-                return socket.create_connection((str(address[0]), int(address[1])), **{"timeout": deadline.rest(), **options})
+                return socket.create_connection((str(address), port), **{"timeout": deadline.rest(), **options})
             except OSError as exc:
                 error = exc
         raise error

@@ -178,6 +178,14 @@ class Receiver(Incoming, Core):
             left -= len(item)
             try:
                 self._callback(self, item)
-            except Exception as exc:
+            except BaseException as exc:  # sys.exit(), too, must not end a thread that all connections share
                 self._on_failure(exc)
-                self._fail(CloseCode.INTERNAL_ERROR, "")
+                self._drop_messages()
+                return
+
+    def _drop_messages(self) -> None:
+        """The callback has failed: it gets no more of them."""
+        with self._lock:
+            self._queue.clear()
+            self._queue_bytes = 0
+        self._fail(CloseCode.INTERNAL_ERROR, "")

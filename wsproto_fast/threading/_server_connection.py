@@ -168,7 +168,7 @@ class ServerConnection(Connection):
             self._callback(self, item)
         except Exception as exc:
             self._on_failure(exc)
-            self._fail(CloseCode.INTERNAL_ERROR, "")
+            self._drop_messages()
         return False
 
     def _run_callback(self) -> None:

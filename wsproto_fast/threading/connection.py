@@ -193,9 +193,9 @@ class Connection(Facts, Sender):
 
     def wait_closed(self, timeout: float | None = None) -> bool:
         """Wait until the connection and its transport are closed, ``timeout`` seconds at most; returns whether they
-        are."""
+        are. In an ``on_message`` of a client it does not wait."""
         with self._lock:
-            return self._wait_for(self._is_lost, timeout)
+            return self._wait_for(self._is_lost, 0 if poller().is_here() else timeout)
 
     def _lose(self) -> None:
         super()._lose()
@@ -227,8 +227,8 @@ class Connection(Facts, Sender):
                 self._candidate = True
                 poller().left(self)
 
-    def _on_failure(self, exc: Exception) -> None:
-        self.logger.error("connection handler failed", exc_info=exc)
+    def _on_failure(self, exc: BaseException) -> None:
+        self._log_failure(exc)
 
     def _on_end(self) -> None:
         super()._on_end()
