@@ -243,3 +243,46 @@ def test_stats_count_wire_bytes(ws: ModuleType) -> None:
     conn.events()
     assert conn.stats.bytes_received == len(wire)
     assert TAIL not in wire
+
+
+# -- counters ----------------------------------------------------------------------------------------------------------
+
+
+def payload_size(wire: bytes) -> int:
+    return sum(len(payload) for _, _, payload in parse_frames(wire))
+
+
+@pytest.mark.parametrize("size", [200, 70_000, 9_000_000], ids=["2-byte header", "4-byte header", "10-byte header"])
+def test_stats_without_compression(ws: ModuleType, size: int) -> None:
+    """Of every way to send, and whatever the length of the header."""
+    noise = random.Random(size).randbytes(size // 100)
+    messages = [
+        b"plain",
+        noise * 100,
+        memoryview(b"abcd" * size).cast("I"),
+        "é" * size,
+        [b"x" * size, b"y" * size],
+        ws.PreparedMessage(noise * 100),
+        ws.PreparedMessage("short"),
+    ]
+    lengths = [5, len(noise) * 100, 4 * size, 2 * size, 2 * size, len(noise) * 100, 5]
+    server = connect(ws, SERVER)
+    client = connect(ws, CLIENT, limits=ws.Limits(max_message_size=None))
+    for message in messages:
+        if isinstance(message, ws.PreparedMessage):
+            server.send_prepared(message)
+        elif isinstance(message, list):
+            server.send_fragment(message[0], first=True, fin=False)
+            server.send_fragment(message[1], first=False, fin=True)
+        elif isinstance(message, str):
+            server.send_text(message, compress=True)
+        else:
+            server.send_binary(message)
+    wire = b"".join(server.data_to_send())
+    assert len(wire) < sum(lengths) / 2
+    client.receive_data(wire)
+    assert len(client.events()) == len(messages)
+    headers = len(wire) - payload_size(wire)
+    assert server.stats.inflated_bytes_sent == headers + sum(lengths)
+    assert client.stats.inflated_bytes_received == headers + sum(lengths)
+    assert (server.stats.inflated_bytes_received, client.stats.inflated_bytes_sent) == (0, 0)

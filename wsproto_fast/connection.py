@@ -68,7 +68,8 @@ _DELIVERY = {"message": MESSAGES, "frame": FRAMES, "chunk": CHUNKS}  # coarse to
 
 @dataclass(frozen=True)
 class Stats:
-    """Counters of one connection. Bytes are those on the wire; messages are whole messages."""
+    """Counters of one connection. Bytes are those on the wire; messages are whole messages. ``inflated`` bytes are the
+    same with payloads as they are before deflate and after inflate."""
 
     messages_received: int
     messages_sent: int
@@ -76,6 +77,8 @@ class Stats:
     bytes_sent: int
     pings_received: int
     pongs_received: int
+    inflated_bytes_received: int
+    inflated_bytes_sent: int
 
 
 class Connection:
@@ -241,6 +244,8 @@ class Connection:
             bytes_sent=self._writer.taken,
             pings_received=self._pings_received,
             pongs_received=self._pongs_received,
+            inflated_bytes_received=self._bytes_received + self._messages.saved,
+            inflated_bytes_sent=self._writer.taken + self._sender.saved,
         )
 
     # -- bytes in --------------------------------------------------------------

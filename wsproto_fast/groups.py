@@ -8,14 +8,25 @@ from __future__ import annotations
 
 import enum
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, get_args
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, get_args
 
 from ._payloads import DataLike, DataTypes
 from .constants import CloseCode, State
 from .prepared import PreparedMessage
 
-__all__ = ["Backlog", "BroadcastResult", "Member", "Members", "Outcome", "Policy", "cost_of", "prepare"]
+__all__ = [
+    "Backlog",
+    "BroadcastResult",
+    "Bus",
+    "Deliver",
+    "Member",
+    "Members",
+    "Outcome",
+    "Policy",
+    "cost_of",
+    "prepare",
+]
 
 Policy = Literal["drop-newest", "drop-oldest", "latest", "disconnect", "wait"]
 
@@ -54,6 +65,28 @@ class Member(Protocol):
     def _watch(self, watcher: Any) -> None: ...
 
     def _unwatch(self, watcher: Any) -> None: ...
+
+
+#: How a bus hands a message, and its key, to a group.
+Deliver: TypeAlias = Callable[[PreparedMessage, Hashable], None]
+
+
+class Bus(Protocol):
+    """What a group needs to reach the groups of other processes. But for ``leave`` all of it is called in the thread of
+    the event loop, and none of it waits."""
+
+    def join(self, channel: str, deliver: Deliver) -> None:
+        """From now on, call ``deliver(message, key)`` for what others publish on the channel, in the event loop."""
+
+    def leave(self, channel: str, deliver: Deliver) -> None:
+        """Do so no more. May be called in any thread, amid anything: the garbage collector does."""
+
+    def publish(self, channel: str, message: PreparedMessage, key: Hashable, sender: Deliver) -> None:
+        """Give a message once to everybody who has joined the channel, here and elsewhere, but to ``sender``.
+
+        Raises TypeError or ValueError, and has sent nothing, for a key that cannot travel. That nobody can be reached
+        is no error: the members here get the message all the same.
+        """
 
 
 M = TypeVar("M", bound=Member)
@@ -157,6 +190,8 @@ class Members(Generic[M]):
         self._members: dict[M, None] = {}
         #: Of members for which something waits.
         self._backlogs: dict[M, Backlog] = {}
+        #: Of all messages so far: sent, queued, dropped, disconnected.
+        self._totals = [0, 0, 0, 0]
         for connection in connections:
             self.add(connection)
 
@@ -169,6 +204,11 @@ class Members(Generic[M]):
     def budget(self) -> int:
         """How many bytes may wait for one member."""
         return self._budget
+
+    @property
+    def totals(self) -> BroadcastResult:
+        """The sums of the results of all messages so far."""
+        return BroadcastResult(*self._totals)
 
     def add(self, connection: M) -> None:
         """Make a connection a member. One that is closing or closed has left already."""
@@ -249,7 +289,10 @@ class Members(Generic[M]):
             except Exception:
                 connection.logger.error("broadcast failed", exc_info=True)
                 dropped += 1
-        return BroadcastResult(sent, queued, dropped, disconnected)
+        result = BroadcastResult(sent, queued, dropped, disconnected)
+        for i, count in enumerate(result):
+            self._totals[i] += count
+        return result
 
     def _send_to_ready(self, prepared: PreparedMessage, targets: Sequence[M]) -> Sequence[M]:
         """Send to members that can take it at once, if there is a quick way to; returns the others."""

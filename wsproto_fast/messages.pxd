@@ -28,6 +28,7 @@ cdef class MessageAssembler:
     cdef int64_t _fragments
     cdef int64_t _frame_size
     cdef bint inflated
+    cdef int64_t saved
     cdef Accumulator _accumulator
     cdef object _decoder
     # receive in place

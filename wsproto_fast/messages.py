@@ -51,6 +51,7 @@ class MessageAssembler:
         "kind",
         "last",
         "opcode",
+        "saved",
         "size",
         "wanted",
     )
@@ -75,6 +76,7 @@ class MessageAssembler:
         self._fragments = 0
         self._frame_size = 0
         self.inflated = False  # something was, since somebody last looked
+        self.saved = 0  # bytes that inflate has added
         self._accumulator: Accumulator | None = None
         self._decoder: codecs.IncrementalDecoder | None = None
         # receive in place
@@ -237,6 +239,7 @@ class MessageAssembler:
             reader.consume(n)
             data = self._inflate(piece, reader.fin and not reader.in_frame)
             n = len(data)
+            self.saved += n - len(piece)
             valid = accumulator.write(data, 0, n, -1)
         else:
             valid = accumulator.write(reader.data, reader.pos, n, reader.key)

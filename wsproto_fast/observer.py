@@ -11,7 +11,8 @@ class Observer:
     """Give an instance of a subclass as ``observer=`` to ``serve`` or ``connect``; override what is of interest.
 
     ``connection`` is the adapter's. The methods are called where the thing happens, so they must be quick and must not
-    wait; what they raise is logged and otherwise ignored. A connection without an observer pays nothing for them.
+    wait; what they raise is logged and otherwise ignored. A connection without an observer pays nothing for them, and
+    messages pay nothing where ``message_received`` and ``message_sent`` are not overridden.
     """
 
     def connection_opened(self, connection: Any) -> None:

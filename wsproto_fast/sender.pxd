@@ -18,11 +18,13 @@ cdef class MessageSender:
     cdef bytes _pending
     # what happened
     cdef int64_t sent
+    cdef int64_t saved
     cdef bint deflated
 
-    @cython.locals(head=int)
+    @cython.locals(head=int, size=Py_ssize_t)
     cdef int send(self, int opcode, object data, object compress) except -1
-    @cython.locals(opcode=int, head=int, compressed=bint, payload=bytes, pending=bytes)
+    @cython.locals(opcode=int, head=int, compressed=bint, payload=bytes, pending=bytes, size=Py_ssize_t)
     cdef int send_fragment(self, object data, bint first, bint fin, object text, object compress) except -1
+    @cython.locals(frame=bytes)
     cdef int send_prepared(self, object prepared, object compress) except -1
     cdef bint _compresses(self, Py_ssize_t size, object compress) except -1

@@ -21,7 +21,7 @@ __all__ = ["MessageSender"]
 class MessageSender:
     """The sending half of a connection. LocalProtocolError means that nothing was sent and nothing changed."""
 
-    __slots__ = ("_compressed", "_deflate", "_pending", "_threshold", "_writer", "deflated", "opcode", "sent")
+    __slots__ = ("_compressed", "_deflate", "_pending", "_threshold", "_writer", "deflated", "opcode", "saved", "sent")
 
     def __init__(self, writer: FrameWriter, deflate: PerMessageDeflate | None) -> None:
         self._writer = writer
@@ -32,6 +32,7 @@ class MessageSender:
         self._compressed = False
         self._pending = b""  # an unfinished character at the end of the last fragment
         self.sent = 0  # messages
+        self.saved = 0  # bytes that deflate has taken away
         self.deflated = False  # something was, since somebody last looked
 
     def send(self, opcode: int, data: str | bytes | bytearray | memoryview, compress: bool | None) -> None:
@@ -49,8 +50,10 @@ class MessageSender:
             if self._compresses(len(payload), compress):
                 if not isinstance(payload, bytes):
                     payload = bytes(memoryview(payload))  # deflate takes no gaps
+                size = len(payload)
                 payload = self._deflate.compress(payload)
                 self.deflated = True
+                self.saved += size - len(payload)
                 head |= RSV1
             data = payload
         try:
@@ -91,8 +94,10 @@ class MessageSender:
             payload = bytes(memoryview(data))
         if compressed:
             assert self._deflate is not None
+            size = len(payload)
             payload = self._deflate.compress(payload, fin=fin)
             self.deflated = True
+            self.saved += size - len(payload)
         self._writer.write(head | FIN if fin else head, payload)
         self._compressed = compressed
         self._pending = pending
@@ -107,7 +112,9 @@ class MessageSender:
             raise _message_open()
         deflate = self._deflate
         if deflate is not None and self._compresses(len(prepared.payload), compress):
-            self._writer.append(prepared.frame(deflate))
+            frame = prepared.frame(deflate)
+            self._writer.append(frame)
+            self.saved += len(prepared.payload) - _payload_size(frame)
             # The peer's window now holds a message that our deflater never saw.
             deflate.reset_deflater()
         else:
@@ -125,6 +132,12 @@ def _checked_text(data: bytes | bytearray | memoryview) -> bytes:
     if not utf8_valid(text):
         raise LocalProtocolError("text must be valid UTF-8; use send_binary() for other bytes")
     return text
+
+
+def _payload_size(frame: bytes) -> int:
+    """Of a whole frame without mask."""
+    length = frame[1]
+    return len(frame) - (2 if length < 126 else 4 if length == 126 else 10)
 
 
 def _unfinished(data: bytes, fin: bool) -> bytes:

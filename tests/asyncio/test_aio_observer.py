@@ -307,13 +307,59 @@ def test_subclasses() -> None:
 
 
 def test_a_class_is_made_once_and_only_at_need() -> None:
-    assert observed(ServerConnection) is observed(ServerConnection)
+    assert observed(ServerConnection, Notebook()) is observed(ServerConnection, Notebook())
 
     async def main() -> None:
         async with pair() as client:
             assert type(client) is ClientConnection
 
     run(main())
+
+
+def test_messages_of_an_observer_without_interest_in_them_take_the_usual_way() -> None:
+    """Also for a subclass, for an observer that is no Observer, and for one whose method is set on the object."""
+
+    class Quiet(Observer):
+        def __init__(self) -> None:
+            self.names: list[str] = []
+
+        def connection_opened(self, connection: Any) -> None:
+            self.names.append("opened")
+
+        def pong_received(self, connection: Any, latency: float | None) -> None:
+            self.names.append("pong")
+
+        def connection_closed(self, connection: Any) -> None:
+            self.names.append("closed")
+
+    class Duck:
+        def __getattr__(self, name: str) -> Any:
+            return lambda *_: told.append(name)
+
+    told: list[str] = []
+    counting = Observer()
+    counting.message_sent = lambda *_: told.append("counted")  # type: ignore[method-assign, assignment]
+
+    async def main() -> None:
+        quiet = Quiet()
+        async with serving(echo) as server:
+            for observer in (quiet, Duck(), counting):
+                async with connect(uri_of(server), observer=observer) as client:
+                    usual = all(
+                        getattr(type(client), name) is getattr(ClientConnection, name)
+                        for name in ("_on_message", "_put", "_send_message", "_send_prepared", "_send_fragment")
+                    )
+                    assert usual is (observer is quiet)
+                    await client.send("x")
+                    assert await client.recv() == "x"
+                    await (await client.ping())
+        assert quiet.names == ["opened", "pong", "closed"]
+
+    run(main())
+    assert told == [
+        *("connection_opened", "message_sent", "message_received", "pong_received", "connection_closed"),
+        "counted",
+    ]
 
 
 def test_an_observed_connection_is_let_go() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .._observing import Observed, observed_class
+from .._observing import Observed, ObservedMessages, observed_class
 
 if TYPE_CHECKING:
     from .connection import Connection as _Base
@@ -16,13 +16,6 @@ __all__ = ["observed"]
 
 class _Observed(Observed, _Base):  # type: ignore[misc]
     __slots__ = ()
-
-    def _on_message(self, data: str | bytes) -> None:
-        if self._callback is None:
-            self._put(data, len(data))  # through the queue, so that each is told
-        else:
-            self._tell("message_received", data)
-            super()._on_message(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -43,6 +36,17 @@ class _Observed(Observed, _Base):  # type: ignore[misc]
         self._tell("writing_resumed")
 
 
-def observed(connection_class: Any) -> Any:
-    """That class, telling its observer."""
-    return observed_class(_Observed, connection_class)
+class _ObservedMessages(_Observed, ObservedMessages):  # type: ignore[misc]
+    __slots__ = ()
+
+    def _on_message(self, data: str | bytes) -> None:
+        if self._callback is None:
+            self._put(data, len(data))  # through the queue, so that each is told
+        else:
+            self._tell("message_received", data)
+            super()._on_message(data)
+
+
+def observed(connection_class: Any, observer: Any) -> Any:
+    """That class, telling the observer."""
+    return observed_class(observer, _Observed, _ObservedMessages, connection_class)

@@ -45,7 +45,7 @@ class Connection(Facts, Sender, asyncio.BufferedProtocol):
     def __init__(self, settings: Settings, logger: LoggerLike) -> None:
         super().__init__(settings)
         if settings.observer is not None:
-            self.__class__ = observed(type(self))
+            self.__class__ = observed(type(self), settings.observer)
         self._logger = logger
         #: The opening handshake: what was asked and what was answered.
         self.request: Request | None = None

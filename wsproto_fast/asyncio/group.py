@@ -1,13 +1,15 @@
-"""``Group``: messages to many connections, with a policy for those that read slowly. Knows who waits for room."""
+"""``Group``: messages to many connections, with a policy for those that read slowly. Knows who waits for room, and what
+a bus is told."""
 
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Hashable, Iterable, Sequence
 
 from .._payloads import DataLike
 from ..constants import State
-from ..groups import BroadcastResult, Members, Policy, cost_of, prepare
+from ..groups import BroadcastResult, Bus, Deliver, Members, Policy, cost_of, prepare
 from ..prepared import PreparedMessage
 from . import _compat
 from ._core import send_to_ready
@@ -33,11 +35,24 @@ class Group(Members[Connection]):
 
     A message larger than the budget is sent to members that can take one at once; for others the policy decides. So
     no more can wait for a member than the budget, or one larger message, and its connection's ``write_limit``.
+
+    With a ``bus``, such as ``contrib.redis.RedisBus``, messages go to the members of all groups of that ``channel``,
+    in whatever process, and each applies its own policy. ``exclude`` and the results are about members here. Keys are
+    ``str``, ``bytes``, ``int`` or None then. ``broadcast`` and ``send`` do not wait for a bus, and "wait" has none. A
+    group leaves its bus when nobody refers to it any more, members included.
     """
 
     def __init__(
-        self, connections: Iterable[Connection] = (), *, policy: Policy = "drop-newest", budget: int = 2**20
+        self,
+        connections: Iterable[Connection] = (),
+        *,
+        policy: Policy = "drop-newest",
+        budget: int = 2**20,
+        bus: Bus | None = None,
+        channel: str = "group",
     ) -> None:
+        if bus is not None and policy == "wait":
+            raise ValueError('a group with a bus cannot wait for members of other processes: use a policy but "wait"')
         #: While somebody waits for room: the members without it, how much is needed, and who waits.
         self._full: set[Connection] = set()
         self._cost = 0
@@ -45,6 +60,12 @@ class Group(Members[Connection]):
         #: Messages are sent in the order in which ``send`` was called.
         self._turn = asyncio.Lock()
         super().__init__(connections, policy=policy, budget=budget)
+        self._bus = bus
+        self._channel = channel
+        self._deliver = _deliver_to(weakref.ref(self))
+        if bus is not None:
+            bus.join(channel, self._deliver)
+            weakref.finalize(self, bus.leave, channel, self._deliver).atexit = False
 
     async def send(
         self,
@@ -68,6 +89,17 @@ class Group(Members[Connection]):
         async with _compat.timeout(timeout), self._turn:
             await self._room_for(cost_of(prepared), excluded)
             return self._spread(prepared, self._targets(excluded), key)
+
+    def _spread(
+        self, prepared: PreparedMessage, targets: Sequence[Connection], key: Hashable
+    ) -> BroadcastResult:
+        if self._bus is not None:
+            self._bus.publish(self._channel, prepared, key, self._deliver)
+        return super()._spread(prepared, targets, key)
+
+    def _spread_here(self, prepared: PreparedMessage, key: Hashable) -> None:
+        """What has come by the bus."""
+        super()._spread(prepared, self._targets(()), key)
 
     def _targets(self, exclude: Iterable[Connection]) -> Sequence[Connection]:
         for connection in self._members:
@@ -100,3 +132,14 @@ class Group(Members[Connection]):
             self._full.remove(connection)
             if not self._full and self._room is not None and not self._room.done():
                 self._room.set_result(None)
+
+
+def _deliver_to(reference: weakref.ref[Group]) -> Deliver:
+    """For a bus: it must not keep a group alive."""
+
+    def deliver(prepared: PreparedMessage, key: Hashable) -> None:
+        group = reference()
+        if group is not None:
+            group._spread_here(prepared, key)
+
+    return deliver

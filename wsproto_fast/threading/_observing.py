@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .._observing import Observed, observed_class
+from .._observing import Observed, ObservedMessages, observed_class
 
 if TYPE_CHECKING:
     from .connection import Connection as _Base
@@ -17,9 +17,6 @@ __all__ = ["observed"]
 
 class _Observed(Observed, _Base):  # type: ignore[misc]
     __slots__ = ()
-
-    def _on_message(self, data: str | bytes) -> None:
-        self._put(data, len(data))  # through the queue, so that each is told
 
     def _lose(self) -> None:
         super()._lose()
@@ -42,6 +39,13 @@ class _Observed(Observed, _Base):  # type: ignore[misc]
         self._tell("writing_resumed")
 
 
-def observed(connection_class: Any) -> Any:
-    """That class, telling its observer."""
-    return observed_class(_Observed, connection_class)
+class _ObservedMessages(_Observed, ObservedMessages):  # type: ignore[misc]
+    __slots__ = ()
+
+    def _on_message(self, data: str | bytes) -> None:
+        self._put(data, len(data))  # through the queue, so that each is told
+
+
+def observed(connection_class: Any, observer: Any) -> Any:
+    """That class, telling the observer."""
+    return observed_class(observer, _Observed, _ObservedMessages, connection_class)
