@@ -48,7 +48,7 @@ def compare(client: bool, operations: list[tuple[Any, ...]], *, foreign: bool = 
     return got
 
 
-# Surface ----------------------------------------------------------------------------------------------------------------
+# Surface --------------------------------------------------------------------------------------------------------------
 
 
 def public(module: Any) -> list[str]:
@@ -101,7 +101,7 @@ def test_package() -> None:
         assert hasattr(OURS, name), name
 
 
-# Bytes in ---------------------------------------------------------------------------------------------------------------
+# Bytes in -------------------------------------------------------------------------------------------------------------
 
 texts = st.text(max_size=20).map(lambda text: text.encode("utf-8", "surrogatepass"))
 payloads = st.one_of(texts, st.binary(max_size=20), st.integers(120, 130).map(bytes), st.just(b"ab" * 40_000))
@@ -294,7 +294,7 @@ def test_surrogates_are_refused_at_once() -> None:
     )
 
 
-# Other calls ------------------------------------------------------------------------------------------------------------
+# Other calls ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("data", [bytearray(b"\x81\x01a"), memoryview(b"\x81\x01a")])
@@ -355,7 +355,7 @@ def test_close_codes_by_name() -> None:
         assert outcome(library.frame_protocol.FrameProtocol(False, []).close) == b"\x88\0"
 
 
-# Events -----------------------------------------------------------------------------------------------------------------
+# Events ---------------------------------------------------------------------------------------------------------------
 
 EVENTS: list[tuple[Any, ...]] = [
     ("Request", "host", "/"),
@@ -384,9 +384,7 @@ def test_events(what: tuple[Any, ...]) -> None:
     assert plain(mine) == plain(theirs)
     assert plain(dataclasses.asdict(mine)) == plain(dataclasses.asdict(theirs))
     assert type(mine).__match_args__ == type(theirs).__match_args__
-    assert [outcome(lambda event=event: hash(event) and None) for event in (mine, theirs)][0] == outcome(
-        lambda: hash(theirs) and None
-    )
+    assert outcome(lambda: hash(mine) and None) == outcome(lambda: hash(theirs) and None)
     same = make(OURS, what)
     assert mine == same
     assert mine != make(OURS, EVENTS[EVENTS.index(what) - 1])

@@ -47,7 +47,7 @@ def run(pair: list[Any], operations: list[tuple[Any, ...]]) -> list[Any]:
     return answers[1]
 
 
-# Server -----------------------------------------------------------------------------------------------------------------
+# Server ---------------------------------------------------------------------------------------------------------------
 
 REQUESTS = {
     "plain": request(),
@@ -178,21 +178,23 @@ def test_a_request_that_somebody_else_read() -> None:
     for headers, path in ((HEADERS, "/a"), (HEADERS, b"/b"), (without(b"Upgrade"), "/")):
         told = []
         for server in servers():
-            answer = outcome(lambda server=server: server.initiate_upgrade_connection(headers, path))
+            answer = outcome(lambda server=server: server.initiate_upgrade_connection(headers, path))  # noqa: B023
             told.append((answer, plain(list(server.events()))))
         assert told[0] == told[1]
     for client in clients():
         answer = outcome(lambda client=client: client.initiate_upgrade_connection(HEADERS, "/"))
         assert answer[:2] == ("LocalProtocolError", "Cannot initiate an upgrade connection when acting as the client")
-    wrong = [(without(b"Host"), "/"), (HEADERS, "/ "), ([*HEADERS, (b"a b", b"c")], "/"), ([*HEADERS, ("a", "\n")], "/")]
+    wrong = [(without(b"Host"), "/"), (HEADERS, "/ ")]
+    wrong += [([*HEADERS, (b"a b", b"c")], "/"), ([*HEADERS, ("a", "\n")], "/")]
     for headers, path in wrong:
         for server in servers():
             kind = outcome(lambda: server.initiate_upgrade_connection(headers, path))[0]  # noqa: B023
             assert kind == "LocalProtocolError"
 
 
-# Client -----------------------------------------------------------------------------------------------------------------
+# Client ---------------------------------------------------------------------------------------------------------------
 
+CHUNKED = (b"Transfer-Encoding", b"chunked")
 ACCEPT = [(b"Upgrade", b"WebSocket"), (b"Connection", b"Upgrade"), (b"Sec-WebSocket-Accept", b"")]
 
 
@@ -222,11 +224,11 @@ RESPONSES = {
     "body": lambda: response([(b"Content-Length", b"5"), (b"A", b"b")], REFUSED, b"abcde"),
     "until the end": lambda: response([], REFUSED, b"abcde"),
     "1.0": lambda: response([], b"HTTP/1.0 403 No", b"abcde"),
-    "chunked": lambda: response([(b"Transfer-Encoding", b"chunked")], REFUSED, b"3\r\nabc\r\nA;x\r\n0123456789\r\n0\r\n\r\n"),
-    "trailer": lambda: response([(b"Transfer-Encoding", b"chunked")], REFUSED, b"0\r\na: b\r\n\r\n"),
-    "bad chunk": lambda: response([(b"Transfer-Encoding", b"chunked")], REFUSED, b"x\r\n"),
-    "bad chunk end": lambda: response([(b"Transfer-Encoding", b"chunked")], REFUSED, b"1\r\naXY"),
-    "other chunk end": lambda: response([(b"Transfer-Encoding", b"chunked")], REFUSED, b"1\r\naX\n\n"),
+    "chunked": lambda: response([CHUNKED], REFUSED, b"3\r\nabc\r\nA;x\r\n0123456789\r\n0\r\n\r\n"),
+    "trailer": lambda: response([CHUNKED], REFUSED, b"0\r\na: b\r\n\r\n"),
+    "bad chunk": lambda: response([CHUNKED], REFUSED, b"x\r\n"),
+    "bad chunk end": lambda: response([CHUNKED], REFUSED, b"1\r\naXY"),
+    "other chunk end": lambda: response([CHUNKED], REFUSED, b"1\r\naX\n\n"),
     "no http": lambda: b"nonsense\r\n\r\n",
     "bad length": lambda: response([(b"Content-Length", b"x")], REFUSED),
 }
@@ -325,7 +327,7 @@ def test_no_extension_in_common() -> None:
         assert b"Extensions" not in server.send(library.events.AcceptConnection(extensions=[other]))
 
 
-# What is ours -----------------------------------------------------------------------------------------------------------
+# What is ours ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -362,7 +364,7 @@ def test_responses_that_only_we_refuse() -> None:
 
     deflate = OURS.extensions.PerMessageDeflate()
     answer = (b"Sec-WebSocket-Extensions", b"permessage-deflate; server_max_window_bits=99")
-    with pytest.raises(OURS.utilities.RemoteProtocolError, match="unacceptable parameters of extension permessage-deflate"):
+    with pytest.raises(OURS.utilities.RemoteProtocolError, match="unacceptable parameters of extension permessage"):
         client([deflate]).receive_data(response([*ACCEPT, answer]))
     with pytest.raises(OURS.utilities.RemoteProtocolError, match="Bad HTTP message"):
         client([]).receive_data(response([*ACCEPT, (b"Sec-WebSocket-Protocol", b"\xff")]))
@@ -382,7 +384,9 @@ def test_endless_lines_are_refused() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.sampled_from([b"GET / HTTP/1.1\r\n", b"HTTP/1.1 403 \r\n", b"Host: a\r\n", b"\r\n", b"A: b", b"\xff"])))
+@given(
+    st.lists(st.sampled_from([b"GET / HTTP/1.1\r\n", b"HTTP/1.1 403 \r\n", b"Host: a\r\n", b"\r\n", b"A: b", b"\xff"]))
+)
 def test_any_bytes_raise_nothing_else(parts: list[bytes]) -> None:
     for kind in (OURS.ConnectionType.SERVER, OURS.ConnectionType.CLIENT):
         connection = OURS.WSConnection(kind)
@@ -392,5 +396,5 @@ def test_any_bytes_raise_nothing_else(parts: list[bytes]) -> None:
             try:
                 connection.receive_data(part)
             except OURS.utilities.RemoteProtocolError as error:
-                assert error.event_hint is not None
+                assert error.event_hint is not None  # noqa: PT017
         list(connection.events())
