@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis_servers import RedisServer, redis_server
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -59,6 +60,34 @@ def _terminated() -> Iterator[None]:
     logger.removeHandler(handler)
 
 
+@pytest.fixture
+def _redis(tmp_path: Path) -> Iterator[RedisServer]:
+    with redis_server(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def _registry() -> Iterator[None]:
+    """What a program registers is gone afterwards."""
+    registry = pytest.importorskip("prometheus_client").REGISTRY
+    before = set(registry._collector_to_names)
+    yield
+    for collector in set(registry._collector_to_names) - before:
+        registry.unregister(collector)
+
+
+@pytest.fixture
+def _logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a program does to logging is undone afterwards. pytest has handlers of its own."""
+    root, server = logging.getLogger(), logging.getLogger("wsproto_fast.server")
+    monkeypatch.setattr(root, "handlers", [])
+    before = [(logger, logger.level, list(logger.handlers)) for logger in (root, server)]
+    yield
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
+
+
 @pytest.mark.parametrize(("code", "output"), PROGRAMS)
 def test_program(
     code: str,
@@ -77,8 +106,17 @@ def test_program(
         certificates(tmp_path)
     if "router" in code:
         pytest.importorskip("werkzeug")
+    code = code.replace("8765", str(port))
+    output = output.replace("8765", str(port))
+    if "redis://localhost" in code:
+        pytest.importorskip("redis")
+        code = code.replace("redis://localhost", request.getfixturevalue("_redis").url)
+    if "prometheus" in code:
+        request.getfixturevalue("_registry")
+    if "logging" in code:
+        request.getfixturevalue("_logging")
     namespace: dict[str, Any] = {"__name__": "__main__"}
-    program = compile(code.replace("8765", str(port)), "docs", "exec")
+    program = compile(code, "docs", "exec")
     if "SIGTERM" in code:
         request.getfixturevalue("_terminated")
     exec(program, namespace)
