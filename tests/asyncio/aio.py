@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from cases.handshakes import REQUEST
 from helpers import encode_frame, parse_frames
 
 from wsproto_fast.asyncio import Connection, Server, connect, serve
@@ -40,15 +41,7 @@ UVLOOPS_TRANSPORTS = LOOP == "uvloop" and not REACTOR
 #: What asyncio tells its exception handler in debug mode, and in no other, of a TLS handshake that failed.
 FAILED_HANDSHAKE = "Error on transport creation for incoming connection"
 
-#: orjson leaks 191 bytes at its import, which LeakSanitizer would report.
-ORJSON = pytest.param("orjson", marks=pytest.mark.external)
-
 MASK = b"\x01\x02\x03\x04"
-#: A request that any server accepts; the answer to it has a fixed Sec-WebSocket-Accept.
-REQUEST = (
-    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-)
 
 
 def run(coroutine: Coroutine[Any, Any, T], *, limit: float = 15.0) -> T:

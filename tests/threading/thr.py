@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from cases.handshakes import REQUEST
 from helpers import encode_frame, parse_frames
 
 from wsproto_fast.threading import ClientConnection, Server, connect, serve
@@ -17,11 +18,6 @@ from wsproto_fast.threading import ClientConnection, Server, connect, serve
 MASK = b"\x01\x02\x03\x04"
 #: No wait of a test is to last longer.
 LIMIT = 10.0
-#: A request that any server accepts; the answer to it has a fixed Sec-WebSocket-Accept.
-REQUEST = (
-    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-)
 
 
 def until(condition: Callable[[], object], limit: float = LIMIT) -> None:
