@@ -144,6 +144,11 @@ WRONG_PROXIES = ["proxy:8080", "ftp://proxy", "http://proxy/path"]
 
 # -- redirects ---------------------------------------------------------------------------------------------------------
 
+
+def found(location: str, status: int = 302) -> bytes:
+    return f"HTTP/1.1 {status} Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode()
+
+
 REDIRECTS = [300, 301, 302, 303, 307, 308]
 #: Locations that are no URI; an InvalidURI, whose cause is the InvalidStatus.
 BROKEN_LOCATIONS = ["ftp://a/", "wss://", "//[", "/a b"]
