@@ -16,14 +16,14 @@ import trustme
 from aio import port_of, run, serving, tls_contexts, until, uri_of
 from answering import answering, descriptors, found
 from anyio.streams.tls import TLSListener
+from cases.handshakes import PROXY_ANSWERS, PROXY_SCHEMES, WRONG_PROXY_ARGUMENTS
 from tiny_proxy import HttpProxyHandler, Socks4ProxyHandler, Socks5ProxyHandler
 
-from wsproto_fast import InvalidMessage, InvalidProxy, InvalidProxyMessage, InvalidProxyStatus, ProxyError
+from wsproto_fast import InvalidMessage, InvalidProxy, InvalidProxyMessage, InvalidProxyStatus, ProxyError, exceptions
 from wsproto_fast.asyncio import _compat, connect, unix_connect
 from wsproto_fast.asyncio._proxying import _Tunnel
 from wsproto_fast.proxy import ProxyHandshake, parse_proxy
 
-SCHEMES = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"]
 needs_tls_in_tls = pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio has no TLS in TLS")
 
 
@@ -140,7 +140,7 @@ async def leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 # -- proxies that work -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", PROXY_SCHEMES)
 @pytest.mark.parametrize("secure", [False, True])
 @pytest.mark.parametrize("authenticated", [False, True])
 def test_proxies(scheme: str, secure: bool, authenticated: bool) -> None:
@@ -183,7 +183,7 @@ def test_proxies_that_are_not_given_credentials(scheme: str) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", PROXY_SCHEMES)
 def test_servers_that_the_proxy_does_not_reach(scheme: str) -> None:
     async def main() -> None:
         server_tls, client_tls = tls_contexts()
@@ -288,12 +288,7 @@ def test_proxies_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("uri", "kwargs", "text"),
     [
-        (
-            "ws://a/",
-            {"proxy": "http://p", "proxy_ssl": True},
-            "proxy_ssl argument is incompatible with an http:// proxy",
-        ),
-        ("ws://a/", {"proxy": "socks5://p", "proxy_ssl": True}, "proxy_ssl argument is .* with a socks5:// proxy"),
+        *WRONG_PROXY_ARGUMENTS,
         ("ws://a/", {"proxy": "https://p", "proxy_ssl": None}, "proxy_ssl=None is incompatible with an https:// proxy"),
         (
             "ws://a/",
@@ -362,27 +357,16 @@ def test_what_an_http_proxy_is_told() -> None:
 # -- proxies that do not work ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("talk", "error"),
-    [
-        (leave, InvalidProxyMessage),
-        (answers(b"\x05\x00" + b"\r\n\r\n"), InvalidProxyMessage),
-        (answers(b"HTTP/1.1 200 OK\r\n"), InvalidProxyMessage),
-        (answers(b"HTTP/1.1 200 OK\r\n\r\nhello", stay=True), InvalidProxyMessage),
-        (answers(b"HTTP/1.1 407 Authenticate\r\n\r\nuntil the end"), InvalidProxyStatus),
-        (
-            answers(b"HTTP/1.1 407 Authenticate\r\n\r\n" + b"x" * 100_000, stay=True),
-            InvalidProxyStatus,
-        ),
-        (answers(b"HTTP/1.1 200 OK\r\n\r\n"), (InvalidMessage, OSError)),
-    ],
-)
+@pytest.mark.parametrize(("response", "stays", "error"), PROXY_ANSWERS)
 @pytest.mark.parametrize("secure", [False, True])
-def test_answers_of_http_proxies(talk: Any, error: Any, secure: bool) -> None:
+def test_answers_of_http_proxies(response: bytes | None, stays: bool, error: str, secure: bool) -> None:
+    talk = leave if response is None else answers(response, stay=stays)
+    errors = (InvalidMessage, OSError) if error == "lost" else getattr(exceptions, error)
+
     async def main() -> None:
         before = descriptors()
         async with misbehaving(talk) as port:
-            with pytest.raises(error) as info:
+            with pytest.raises(errors) as info:
                 await connect(f"ws{'s' * secure}://localhost/", proxy=f"http://localhost:{port}")
             if talk is leave:
                 assert isinstance(info.value.__cause__, EOFError)
@@ -407,7 +391,7 @@ def test_answers_of_socks_proxies(scheme: str, talk: Any) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", PROXY_SCHEMES)
 def test_no_proxy_there(scheme: str) -> None:
     async def main() -> None:
         with pytest.raises(OSError) as caught:
@@ -417,7 +401,7 @@ def test_no_proxy_there(scheme: str) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", PROXY_SCHEMES)
 def test_proxies_that_hang(scheme: str) -> None:
     async def main() -> None:
         server_tls, client_tls = tls_contexts()
@@ -440,7 +424,7 @@ def test_proxies_that_hang(scheme: str) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("scheme", [*SCHEMES[:2], "socks5h"])
+@pytest.mark.parametrize("scheme", [*PROXY_SCHEMES[:2], "socks5h"])
 @pytest.mark.parametrize("secure", [False, True])
 def test_cancellation_at_any_time(scheme: str, secure: bool) -> None:
     if scheme == "https" and secure and sys.version_info < (3, 11):
