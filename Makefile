@@ -1,7 +1,7 @@
 # Every target sets itself up from a fresh clone; `make help` lists them.
 #
 # Variables: PYTHON (a CPython >= 3.10), VENV (its environment), PYTEST_ARGS, FUZZ_SECONDS (for each fuzz target),
-# AUTOBAHN_CASES, BENCH_IO_ARGS, WSPROTO_FAST_NO_EXT=1 (work without a compiler, on the pure build).
+# AUTOBAHN_CASES, AUTOBAHN_ROLES, BENCH_IO_ARGS, WSPROTO_FAST_NO_EXT=1 (work without a compiler, on the pure build).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -156,8 +156,8 @@ asan: $(VENV)/.compiler $(VENV)/.extra-build $(VENV)/.extra-test ## compiled tes
 	if compgen -G 'build/asan/report.*' >/dev/null; then cat build/asan/report.*; status=1; fi; \
 	exit $$status
 
-autobahn: $(BUILT) ## Autobahn TestSuite against server and client (AUTOBAHN_CASES=1.*,6.*)
-	$(PY) tests/autobahn/run.py
+autobahn: $(BUILT) ## Autobahn TestSuite against server and client (AUTOBAHN_CASES=1.*,6.* AUTOBAHN_ROLES=server-threads)
+	$(PY) tests/autobahn/run.py $(AUTOBAHN_ROLES)
 
 -include fuzz/fuzz.mk
 
