@@ -18,13 +18,6 @@ import wsproto.typing
 import wsproto.utilities
 
 import wsproto_fast.compat.wsproto as facade
-import wsproto_fast.compat.wsproto.connection
-import wsproto_fast.compat.wsproto.events
-import wsproto_fast.compat.wsproto.extensions
-import wsproto_fast.compat.wsproto.frame_protocol
-import wsproto_fast.compat.wsproto.handshake
-import wsproto_fast.compat.wsproto.typing
-import wsproto_fast.compat.wsproto.utilities  # noqa: F401
 
 ORIGINAL: Any = wsproto
 OURS: Any = facade
@@ -33,7 +26,7 @@ BOTH = (ORIGINAL, OURS)
 KEY = b"\x01\xfe\x03\x80"
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _same_random_bytes() -> Iterator[None]:
     """One masking key and one nonce for both."""
     source = types.SimpleNamespace(urandom=lambda n: (KEY * 4)[:n])
