@@ -118,6 +118,15 @@ def test_violations(ws: ModuleType, case: FrameCase) -> None:
     assert ("Ping", b"q") not in told
 
 
+@pytest.mark.parametrize("beginning", ["83ff", "f1ff", "09ff", "817f", "c1fe"])
+def test_beginning_of_a_header(ws: ModuleType, beginning: str) -> None:
+    """What its first two bytes forbid is refused although the rest of the header is missing."""
+    for told, _ in feed_every_way(maker(ws, SERVER), bytes.fromhex(beginning), trailing=b""):
+        assert gist(told) == [("Closed", 1002, ERROR)]
+    for told, _ in feed_every_way(maker(ws, SERVER), bytes.fromhex("81ff"), trailing=b""):
+        assert told == []
+
+
 @pytest.mark.parametrize("role", [SERVER, CLIENT])
 def test_every_pair_of_first_bytes(ws: ModuleType, role: int) -> None:
     """All 256 first bytes, alone and behind an open message."""

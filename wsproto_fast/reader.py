@@ -177,6 +177,7 @@ class FrameReader:
         """
         size, first, second, length, key = read_header(self.data, self.pos, self.end)
         if size == 0:
+            self._check_beginning()
             return False
         if not self._is_legal(first, second, length):
             raise self._illegal(size, first, second, length)
@@ -192,6 +193,14 @@ class FrameReader:
         self.pos += size
         self.in_frame = True
         return True
+
+    def _check_beginning(self) -> None:
+        """Refuse a header by its first two bytes, where they suffice: the rest of it may never come."""
+        if self.end - self.pos >= 2:
+            first = self.data[self.pos]
+            second = self.data[self.pos + 1]
+            if not self._is_legal(first, second, 0):
+                raise self._illegal(2, first, second, 0)
 
     def _is_legal(self, first: int, second: int, length: int) -> bool:
         opcode = first & 0x0F
