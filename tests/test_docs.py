@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import logging
 import re
@@ -135,6 +136,45 @@ def test_links(page: Path) -> None:
     for target in _link.findall(text):
         assert (page.parent / target).is_file(), target
     assert set(re.findall(r"^```(\w+)$", text, re.MULTILINE)) <= {"python", "text", "console", "nginx", "ini"}
+
+
+def logged() -> Iterator[tuple[str, str]]:
+    """Level and message of everything that the package logs, as far as the sources tell: "" where the level depends."""
+    for path in sorted((ROOT / "wsproto_fast").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            if not ast.unparse(node.func.value).endswith("logger"):
+                continue
+            level = {"exception": "ERROR", "log": ""}.get(node.func.attr, node.func.attr.upper())
+            for argument in node.args:
+                if isinstance(argument, ast.Constant):
+                    yield level, str(argument.value)
+
+
+def test_each_message_of_the_log_is_in_the_docs() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    rows = re.findall(r"^\| ([A-Z]+) \| (.*?) \|", page, re.MULTILINE)
+    told = {(level, phrase) for level, phrases in rows for phrase in re.findall(r"`(.*?)`", phrases)}
+    found = set()
+    for level, message in logged():
+        start = "%s" if message.startswith("%s") else ""  # then it is the rest of it that must be there
+        rest = message.removeprefix("%s").split(" %")[0]
+        matching = {
+            (row, phrase)
+            for row, phrase in told
+            if level in ("", row) and (phrase.endswith(rest) if start else message.startswith(phrase))
+        }
+        assert matching, f"{level}: {message}"
+        found |= matching
+    assert found == told
+    loggers = {
+        name
+        for path in (ROOT / "wsproto_fast").rglob("*.py")
+        for name in re.findall(r'getLogger\("(.*?)"\)', path.read_text())
+    }
+    assert loggers
+    assert loggers <= set(re.findall(r"^\| `(.*?)` \|", page, re.MULTILINE))
 
 
 def test_index_has_every_page() -> None:
