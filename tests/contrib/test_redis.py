@@ -347,6 +347,19 @@ def test_the_outbox_is_bounded(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert complaints == ["messages for other processes are dropped; RedisBus.stats counts them"]
 
 
+def test_a_batch_that_was_not_sent_comes_first_again() -> None:
+    outbox = module._Outbox(10_000)
+    for number in range(10):
+        assert outbox.put(b"c", b"%d" % number) == 0
+    batch = outbox.take()
+    assert (len(batch), len(outbox), outbox.size) == (10, 0, 0)
+    assert outbox.put(b"c", b"later") == 0
+    assert outbox.put_back(batch) == 0
+    assert [data for _, data in outbox.take()] == [*(data for _, data in batch), b"later"]
+    assert outbox.put(b"c", bytes(9000)) == 0
+    assert outbox.put_back(batch) == 7  # the oldest go
+
+
 @pytest.mark.parametrize("busy", [False, True], ids=["silent", "with a message for it"])
 def test_a_redis_that_answers_no_more_is_away(tmp_path: Path, busy: bool) -> None:
     """Its connections live on. What it may have got of a batch is sent once more, and nobody gets that twice."""
@@ -500,10 +513,13 @@ def test_not_every_sender_there_ever_was_is_remembered(monkeypatch: pytest.Monke
     receiver = Post()
     message = PreparedMessage("x")
     lively = Post()
+    envelope = lively.seal(b"c", message, None)
+    assert receiver.open(b"c", envelope) is not None
     for _ in range(10):
-        envelope = Post().seal(b"c", message, None)
-        assert receiver.open(b"c", envelope) is not None
-        assert receiver.open(b"c", envelope) is None
+        assert receiver.open(b"c", envelope) is None  # of who was heard lately it is known
+        once = Post().seal(b"c", message, None)
+        assert receiver.open(b"c", once) is not None
+        assert receiver.open(b"c", once) is None
         envelope = lively.seal(b"c", message, None)
         assert receiver.open(b"c", envelope) is not None
         assert receiver.open(b"c", envelope) is None
@@ -721,6 +737,18 @@ def test_the_end_does_not_wait_for_ever(tmp_path: Path) -> None:
 
     with redis_server(tmp_path) as server:
         run(main(server))
+
+
+def test_an_end_at_once(shared: RedisServer) -> None:
+    async def main() -> None:
+        bus = RedisBus(shared.url)
+        await bus.start()
+        links = bus._links
+        assert [link.is_connected for link in links] == [True, True]
+        await bus.close()
+        assert [link.is_connected for link in links] == [False, False]
+
+    run(main())
 
 
 def test_misuse(shared: RedisServer) -> None:
