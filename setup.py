@@ -36,6 +36,7 @@ if sys.platform != "win32":
 COMPILED = (
     *("clock", "events", "reader", "writer", "messages", "sender", "connection"),
     *("asyncio._scheduler", "asyncio._link", "asyncio._core", "asyncio._tls"),
+    "compat.websockets.protocol",
     *(("threading._core",) if sys.platform != "win32" else ()),
 )
 

@@ -96,17 +96,19 @@ def _receive(
         masked, length = wire[1] >> 7, wire[1] & 127
         extra = {126: 2, 127: 8}.get(length, 0)
         size = 2 + extra + 4 * masked
+        if rsv23 or opcode not in (0, 1, 2, 8, 9, 10) or masked != server:
+            raise Failed(1002)
+        if rsv1 and (takeover is None or opcode not in (1, 2)):  # RFC 7692 6
+            raise Failed(1002)
+        if opcode >= 8 and not fin:  # RFC 6455 5.5
+            raise Failed(1002)
         if len(wire) < size:
             return
         if extra:
             length = int.from_bytes(wire[2 : 2 + extra], "big")
             if length < {2: 126, 8: 2**16}[extra] or length >= 2**63:
                 raise Failed(1002)
-        if rsv23 or opcode not in (0, 1, 2, 8, 9, 10) or masked != server:
-            raise Failed(1002)
-        if rsv1 and (takeover is None or opcode not in (1, 2)):  # RFC 7692 6
-            raise Failed(1002)
-        if opcode >= 8 and (length > 125 or not fin):  # RFC 6455 5.5
+        if opcode >= 8 and length > 125:  # RFC 6455 5.5
             raise Failed(1002)
         key = wire[size - 4 : size] if masked else bytes(4)
         payload = bytes(byte ^ key[i % 4] for i, byte in enumerate(wire[size : size + length]))

@@ -118,6 +118,15 @@ def test_violations(ws: ModuleType, case: FrameCase) -> None:
     assert ("Ping", b"q") not in told
 
 
+@pytest.mark.parametrize("beginning", ["83ff", "f1ff", "09ff", "817f", "c1fe"])
+def test_beginning_of_a_header(ws: ModuleType, beginning: str) -> None:
+    """What its first two bytes forbid is refused although the rest of the header is missing."""
+    for told, _ in feed_every_way(maker(ws, SERVER), bytes.fromhex(beginning), trailing=b""):
+        assert gist(told) == [("Closed", 1002, ERROR)]
+    for told, _ in feed_every_way(maker(ws, SERVER), bytes.fromhex("81ff"), trailing=b""):
+        assert told == []
+
+
 @pytest.mark.parametrize("role", [SERVER, CLIENT])
 def test_every_pair_of_first_bytes(ws: ModuleType, role: int) -> None:
     """All 256 first bytes, alone and behind an open message."""
@@ -313,6 +322,50 @@ def test_chunks_do_not_wait(ws: ModuleType) -> None:
         conn.receive_data(encode_frame(0x82, b"abcde")[2 + i : 3 + i] if i else b"\x82\x05a")
         (event,) = conn.events()
         assert plain(event) == ("Fragment", 2, b"abcde"[i : i + 1], i == 0, i == 4, i == 4)
+
+
+@pytest.mark.parametrize("delivery", ["frame", "chunk"])
+def test_whole_messages_without_delivery_of_messages(ws: ModuleType, delivery: str) -> None:
+    for role in (SERVER, CLIENT):
+        wire = to(role, (0x81, "é€".encode()), (0x82, b"xyz"), (0x81, b""), (0x01, b"a"), (0x80, b"b"))
+        for told, _ in feed_every_way(maker(ws, role, delivery=delivery), wire):
+            assert join_fragments(told) == [
+                ("Fragment", 1, "é€", True, True, True),
+                ("Fragment", 2, b"xyz", True, True, True),
+                ("Fragment", 1, "", True, True, True),
+                ("Fragment", 1, "a", True, False, True),
+                ("Fragment", 1, "b", False, True, True),
+            ]
+
+
+@pytest.mark.parametrize(
+    ("wires", "refused"),
+    [
+        ((b"\x83\x02ab",), b"\x83\x02"),
+        ((b"\x81\x7e\x00\x7d" + bytes(125),), b"\x81\x7e\x00\x7d"),
+        ((b"\x81\x81abcd\x00",), b"\x81\x81abcd"),
+        ((b"\x80\x00",), b"\x00"),
+        ((b"\x01\x01a\x82\x00",), b"\x02"),
+        ((b"\x81\x03ab\xff",), b"ab\xff"),
+        ((b"\x81\x04ab\xe2", b"a"), b"\xe2a"),  # what was told is not repeated
+        ((b"\x81\x02a\xe2",), b"a\xe2"),
+        ((b"\x88\x01\x03",), b"\x03"),
+        ((b"\x88\x02\x03\xed",), b"\x03\xed"),
+        ((b"\x88\x03\x03\xe8\xff",), b"\x03\xe8\xff"),
+    ],
+)
+def test_what_was_refused(ws: ModuleType, wires: tuple[bytes, ...], refused: bytes) -> None:
+    conn = ws.Connection(ws.Role.CLIENT, delivery="chunk")
+    for wire in wires:
+        conn.receive_data(wire)
+        conn.events()
+    assert conn.close_error.refused == refused
+
+
+def test_a_refused_message_is_not_kept(ws: ModuleType) -> None:
+    conn = ws.Connection(ws.Role.CLIENT)
+    conn.receive_data(b"\x81\x03ab\xff")
+    assert conn.events()[-1].error.refused == b""
 
 
 def test_invalid_text_in_pieces(ws: ModuleType) -> None:

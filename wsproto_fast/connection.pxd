@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t
 
 from wsproto_fast._codec cimport new_key
 from wsproto_fast.clock cimport Clock
-from wsproto_fast.events cimport new_message
+from wsproto_fast.events cimport new_fragment, new_message
 from wsproto_fast.messages cimport MessageAssembler
 from wsproto_fast.reader cimport FrameReader
 from wsproto_fast.sender cimport MessageSender

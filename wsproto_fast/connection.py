@@ -29,7 +29,7 @@ from .constants import (
     State,
 )
 from .control import checked_close, close_payload, control_payload, cut_reason, is_normal, parse_close
-from .events import Closed, CloseReceived, Event, Fragment, Ping, Pong, new_message
+from .events import Closed, CloseReceived, Event, Ping, Pong, new_fragment, new_message
 from .exceptions import (
     ConnectionClosed,
     ConnectionClosedError,
@@ -408,7 +408,7 @@ class Connection:
         first = messages.first
         messages.first = False
         reader = self._reader
-        return Fragment(messages.kind, data, first, messages.last, not reader.in_frame)
+        return new_fragment(messages.kind, data, first, messages.last, not reader.in_frame)
 
     def _advance(self) -> int:
         """Find the next thing to tell."""

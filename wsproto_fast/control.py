@@ -24,12 +24,12 @@ def parse_close(payload: bytes) -> Close:
     if not payload:
         return Close(int(CloseCode.NO_STATUS_RCVD))
     if len(payload) == 1:
-        raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, "close frame with half a code")
+        raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, "close frame with half a code", payload)
     code = int.from_bytes(payload[:2], "big")
     if not _in_a_frame(code):
-        raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, f"invalid close code: {code}")
+        raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, f"invalid close code: {code}", payload)
     if not utf8_valid(payload[2:]):
-        raise RemoteProtocolError(CloseCode.INVALID_DATA, "invalid UTF-8 in close reason")
+        raise RemoteProtocolError(CloseCode.INVALID_DATA, "invalid UTF-8 in close reason", payload)
     return Close(code, str(payload[2:], "utf-8"))
 
 

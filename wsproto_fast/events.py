@@ -128,3 +128,14 @@ def new_message(data: str | bytes, opcode: Opcode) -> Message:
     event.data = data
     event.opcode = opcode
     return event
+
+
+def new_fragment(opcode: Opcode, data: str | bytes, first: bool, fin: bool, frame_fin: bool) -> Fragment:
+    """A Fragment, likewise."""
+    event = Fragment.__new__(Fragment)
+    event.opcode = opcode
+    event.data = data
+    event.first = first
+    event.fin = fin
+    event.frame_fin = frame_fin
+    return event

@@ -288,12 +288,18 @@ class LocalProtocolError(ProtocolError):
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer broke the protocol or a limit. ``code`` is the close code that answers it."""
+    """The peer broke the protocol or a limit. ``code`` is the close code that answers it.
 
-    def __init__(self, code: int, reason: str) -> None:
+    ``refused`` holds the bytes that are wrong, for whoever wants to say more: a frame's header (of a data frame that
+    fits no message its opcode alone), the part of a text that is not UTF-8 where parts are told, or a Close frame's
+    payload. Empty for anything else.
+    """
+
+    def __init__(self, code: int, reason: str, refused: bytes = b"") -> None:
         super().__init__(int(code), reason)
         self.code = int(code)
         self.reason = reason
+        self.refused = refused
 
     def __str__(self) -> str:
         return self.reason

@@ -60,6 +60,7 @@ cdef class MessageAssembler:
     cdef bytes _inflate(self, bytes piece, bint fin)
     @cython.locals(accumulator=Accumulator, last=bint)
     cdef int _deliver(self, bint last) except -1
+    cdef object _invalid_text(self)
     cdef object space(self, Py_ssize_t want)
     cdef int filled(self, Py_ssize_t nbytes) except -1
     cdef Py_ssize_t unread(self) noexcept

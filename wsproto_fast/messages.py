@@ -99,7 +99,7 @@ class MessageAssembler:
 
         False, and nothing taken, if there is none; what comes instead is for ``begin_frame`` and ``read_payload``.
         """
-        if self.opcode != NO_MESSAGE or self.wanted != MESSAGES:
+        if self.opcode != NO_MESSAGE:
             return False
         size, first, second, n, key = read_header(reader.data, reader.pos, reader.end)
         start = reader.pos + size
@@ -120,7 +120,8 @@ class MessageAssembler:
             self.kind = _BINARY_KIND
         else:
             return False
-        self.delivery = MESSAGES
+        self.delivery = self.wanted
+        self.first = self.last = True
         reader.pos = start + n
         return True
 
@@ -129,7 +130,8 @@ class MessageAssembler:
         if reader.opcode:
             # RFC 6455 5.4: fragments of one message must not be interleaved with those of another
             if self.opcode != NO_MESSAGE:
-                raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, "expected a continuation frame")
+                opcode = bytes((reader.opcode,))
+                raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, "expected a continuation frame", opcode)
             self.opcode = reader.opcode
             self.delivery = self.wanted
             self._decode_text = self.decode_text
@@ -138,7 +140,7 @@ class MessageAssembler:
             self.size = 0
             self._fragments = 0
         elif self.opcode == NO_MESSAGE:
-            raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, "unexpected continuation frame")
+            raise RemoteProtocolError(CloseCode.PROTOCOL_ERROR, "unexpected continuation frame", b"\0")
         self._fragments += 1
         self._frame_size = 0
         if self._fragments > self._max_fragments:
@@ -192,7 +194,7 @@ class MessageAssembler:
                 else:
                     text = _checked(reader.data, reader.pos, n, reader.key)
                 if text is None:
-                    raise _invalid_text()
+                    raise self._invalid_text()
                 self.data = text
             else:
                 self.kind = _BINARY_KIND
@@ -245,7 +247,7 @@ class MessageAssembler:
         self.size += n
         self._frame_size += n
         if not valid:
-            raise _invalid_text()
+            raise self._invalid_text()
 
     def _inflate(self, piece: bytes, fin: bool) -> bytes:
         assert self._deflate is not None  # else RSV1 would be reserved
@@ -259,7 +261,7 @@ class MessageAssembler:
         accumulator = self._accumulator
         assert accumulator is not None
         if last and accumulator.text and not accumulator.complete():
-            raise _invalid_text()
+            raise self._invalid_text()
         if not accumulator.text:
             self.kind = _BINARY_KIND
             self.data = accumulator.take_bytes()
@@ -278,6 +280,13 @@ class MessageAssembler:
             self.opcode = NO_MESSAGE
             self._accumulator = None
             self._decoder = None
+
+    def _invalid_text(self) -> RemoteProtocolError:
+        refused = b""
+        if self.delivery != MESSAGES and self._accumulator is not None:  # a piece; of a message it may be much
+            begun: bytes = b"" if self._decoder is None else self._decoder.getstate()[0]
+            refused = begun + self._accumulator.take_bytes()
+        return RemoteProtocolError(CloseCode.INVALID_DATA, "invalid UTF-8 in text message", refused)
 
     # -- receive in place ------------------------------------------------------
 
@@ -322,7 +331,3 @@ def _checked(data: bytes | bytearray, start: int, n: int, key: int) -> bytes | N
     """``to_str`` for who wants UTF-8 instead."""
     text = to_bytes(data, start, n, key)
     return text if utf8_valid(text) else None
-
-
-def _invalid_text() -> RemoteProtocolError:
-    return RemoteProtocolError(CloseCode.INVALID_DATA, "invalid UTF-8 in text message")

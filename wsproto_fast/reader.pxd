@@ -49,9 +49,11 @@ cdef class FrameReader:
     cdef int _drop_shared(self) except -1
     @cython.locals(size=Py_ssize_t, first=int, second=int, length=int64_t, key=int64_t, opcode=int)
     cdef bint read_header(self) except -1
+    @cython.locals(first=int, second=int)
+    cdef int _check_beginning(self) except -1
     @cython.locals(opcode=int)
     cdef bint _is_legal(self, int first, int second, int64_t length) noexcept
-    cdef object _illegal(self, int first, int second, int64_t length)
+    cdef object _illegal(self, Py_ssize_t size, int first, int second, int64_t length)
     @cython.locals(have=Py_ssize_t)
     cdef Py_ssize_t available(self) noexcept
     cdef bint wants_in_place(self) noexcept

@@ -177,9 +177,10 @@ class FrameReader:
         """
         size, first, second, length, key = read_header(self.data, self.pos, self.end)
         if size == 0:
+            self._check_beginning()
             return False
         if not self._is_legal(first, second, length):
-            raise self._illegal(first, second, length)
+            raise self._illegal(size, first, second, length)
         opcode = first & 0x0F
         if opcode & CONTROL and length > self.end - self.pos - size:
             return False  # a control frame is taken whole
@@ -193,6 +194,14 @@ class FrameReader:
         self.in_frame = True
         return True
 
+    def _check_beginning(self) -> None:
+        """Refuse a header by its first two bytes, where they suffice: the rest of it may never come."""
+        if self.end - self.pos >= 2:
+            first = self.data[self.pos]
+            second = self.data[self.pos + 1]
+            if not self._is_legal(first, second, 0):
+                raise self._illegal(2, first, second, 0)
+
     def _is_legal(self, first: int, second: int, length: int) -> bool:
         opcode = first & 0x0F
         return not (
@@ -204,7 +213,7 @@ class FrameReader:
             or (opcode == 0 and first & RSV1)
         )
 
-    def _illegal(self, first: int, second: int, length: int) -> RemoteProtocolError:
+    def _illegal(self, size: int, first: int, second: int, length: int) -> RemoteProtocolError:
         opcode = first & 0x0F
         if first & self.reserved_bits or (first & RSV1 and (opcode & CONTROL or opcode == 0)):
             # RFC 6455 5.2 and RFC 7692 6: RSV1 only on the first frame of a message, and only when negotiated
@@ -220,7 +229,7 @@ class FrameReader:
             reason = "fragmented control frame"
         else:
             reason = "control frame too long"
-        return RemoteProtocolError(CloseCode.PROTOCOL_ERROR, reason)
+        return RemoteProtocolError(CloseCode.PROTOCOL_ERROR, reason, to_bytes(self.data, self.pos, size, -1))
 
     def available(self) -> int:
         """How many bytes of the current frame's payload are here."""

@@ -175,6 +175,12 @@ def test_waiting_ends_when_the_slow_one_leaves_or_the_time_is_over() -> None:
             group.broadcast("never waits")
 
 
+def test_a_line_in_which_nothing_moves() -> None:
+    group = Group(policy="wait")
+    with group._turn, pytest.raises(TimeoutError):
+        group.send("x", timeout=0.01)
+
+
 def test_members_leave_when_they_close() -> None:
     groups = [Group(), Group(policy="wait")]
     with joining(*groups) as server:

@@ -56,13 +56,11 @@ class Newcomer:
                 return False
             if self.tls is not None:
                 self.tls.feed(data)
-                if not self.secured and not self._secure(data):
+                if not self.secured and not self._secure():
                     return False
                 plain = self.tls.read()
                 self.send(self.tls.take())
-                if plain is None:
-                    if not data:
-                        raise ConnectionResetError("connection lost")
+                if plain is None:  # never at the end
                     continue
                 data = plain
             if not data:
@@ -73,14 +71,12 @@ class Newcomer:
             if handshake.request is not None or handshake.error is not None:
                 return True
 
-    def _secure(self, data: bytes) -> bool:
+    def _secure(self) -> bool:
         assert self.tls is not None
         try:
             self.secured = self.tls.shake_hands()
         finally:
             self.send(self.tls.take())
-        if not self.secured and not data:
-            raise ConnectionResetError("connection lost during the TLS handshake")
         return self.secured
 
     def send(self, data: bytes) -> None:
@@ -125,7 +121,9 @@ class Acceptor:
             selector.register(self._listening, selectors.EVENT_READ)
             while not self._server._closing:
                 self._turn(doorbell)
-            selector.unregister(self._listening)
+            if self._accept_again_at is None:
+                selector.unregister(self._listening)
+            self._accept_again_at = None
             self._listening.close()
             for newcomer in self._newcomers:
                 newcomer.deadline = min(newcomer.deadline, monotonic() + _LAST_CALL)
@@ -155,8 +153,7 @@ class Acceptor:
             self._drop(newcomer)
         if self._accept_again_at is not None and now >= self._accept_again_at:
             self._accept_again_at = None
-            if not self._server._closing:
-                self._selector.register(self._listening, selectors.EVENT_READ)
+            self._selector.register(self._listening, selectors.EVENT_READ)
 
     def _timeout(self) -> float | None:
         deadlines = [newcomer.deadline for newcomer in self._newcomers]

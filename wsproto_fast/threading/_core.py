@@ -635,10 +635,9 @@ class Core:
         self._keep_error(exc)
         self._drop_output()
         while not self._reader and not self._eof and not (self._engine.paused and self._engine.read_ahead_full):
-            try:
+            data = None
+            with contextlib.suppress(OSError):
                 data = self._wire.receive(False)
-            except OSError:
-                data = b""
             if not data:
                 break
             if self._tls is None:
@@ -655,8 +654,7 @@ class Core:
             self._end_input()
             self._news = True
             self._pump()
-        if not self._lost:
-            self._lose()
+        self._lose()
 
     def _keep_error(self, exc: OSError) -> None:
         if self._transport_error is None:
@@ -694,7 +692,9 @@ class Core:
         self._attend()
 
     def _lose(self) -> None:
-        """The end of the transport."""
+        """The end of the transport. May be told twice."""
+        if self._lost:
+            return
         if self._tls is not None and not self._half_closed:
             self._tls.close()
             self._send_records()

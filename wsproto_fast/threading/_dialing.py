@@ -168,9 +168,10 @@ class Dialer:
         """``socket.create_connection``, but all addresses of a name share one deadline."""
         options = {key: value for key, value in self._options.items() if key != "address"}
         error: OSError = OSError("getaddrinfo returns an empty list")
-        for *_, (address, *_rest) in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
+        for *_, found in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
+            address = str(found[0]), int(found[1])
             try:
-                return socket.create_connection((str(address), port), **{"timeout": deadline.rest(), **options})
+                return socket.create_connection(address, **{"timeout": deadline.rest(), **options})
             except OSError as exc:
                 error = exc
         raise error

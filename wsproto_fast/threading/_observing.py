@@ -20,8 +20,7 @@ class _Observed(Observed, _Base):  # type: ignore[misc]
 
     def _lose(self) -> None:
         super()._lose()
-        if self._opened:
-            self._tell("connection_closed")
+        self._tell("connection_closed")
 
     def _pause_input(self) -> None:
         super()._pause_input()

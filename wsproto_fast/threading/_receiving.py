@@ -150,8 +150,7 @@ class Receiver(Incoming, Core):
 
     def _on_end(self) -> None:
         self._ended = True
-        if self._opened:
-            self._wire.interrupt = True
+        self._wire.interrupt = True
         self._notify()
 
     def _abandon(self) -> None:

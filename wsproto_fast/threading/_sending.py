@@ -71,8 +71,10 @@ class Sender(Receiver):
                     chunk = chunk.encode()
                 self._send_fragment(chunk, not begun, False, text, compress, deadline)
                 begun = True
+                self._drain_fragment(deadline)
             if begun:
                 self._send_fragment(b"", False, True, text, compress, deadline)
+                self._drain_fragment(deadline)
         except BaseException:
             if begun and self._fragmenting:
                 self._fail(CloseCode.INTERNAL_ERROR, "error in fragmented message")
@@ -100,6 +102,10 @@ class Sender(Receiver):
             except LocalProtocolError as exc:
                 raise unwrapped(exc) from None
             self._flush()
+
+    def _drain_fragment(self, deadline: float) -> None:
+        """Wait until not too much waits to be sent."""
+        with self._lock:
             if self._unsent_size:
                 self._drain(deadline)
             if self._half_closed:

@@ -159,8 +159,6 @@ class ServerConnection(Connection):
         """Receive a message and call ``on_message`` for it; True: there will be none any more."""
         try:
             with self._lock:
-                if self._reader:
-                    return True
                 item = self._next(deadline.rest())
         except ConnectionClosed:
             return True

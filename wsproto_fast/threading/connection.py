@@ -223,7 +223,7 @@ class Connection(Facts, Sender):
             self._tell_time(monotonic())
             if self._callback is not None:
                 self._attend()
-            elif not self._candidate:
+            else:
                 self._candidate = True
                 poller().left(self)
 

@@ -214,6 +214,7 @@ class Server:
             newcomer.sock.close()
         except Exception:
             connection.logger.exception("opening handshake failed")
+            self._discard(connection)
             newcomer.sock.close()
         finally:
             with self._changed:

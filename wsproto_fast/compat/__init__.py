@@ -1,0 +1,1 @@
+"""Drop-in façades for embedders of other WebSocket libraries."""

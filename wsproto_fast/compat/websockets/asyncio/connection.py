@@ -1,0 +1,7 @@
+"""``wsproto_fast.asyncio.connection``."""
+
+from __future__ import annotations
+
+from ....asyncio.connection import Connection
+
+__all__ = ["Connection"]

@@ -1,0 +1,1 @@
+"""Clients and servers for threads: those of ``wsproto_fast.threading``, under websockets' names."""
