@@ -163,7 +163,7 @@ def test_close_codes(end: str, code: str, by: str) -> None:
     run(main())
 
 
-def test_pings() -> None:
+def test_pings(caplog: pytest.LogCaptureFixture) -> None:
     scraped = Scraped(ping_buckets=[5.0])
 
     async def main() -> None:
@@ -177,6 +177,7 @@ def test_pings() -> None:
         assert 0 < (scraped.value("ping_seconds_sum") or 0) < 5
         count = scraped.value("ping_seconds_count")
         assert scraped.value("ping_seconds_bucket", le="5.0") == count
+        assert not caplog.records
 
     run(main())
 

@@ -78,6 +78,19 @@ async def buses(url: str, number: int = 2, **kwargs: Any) -> AsyncIterator[list[
         yield [await stack.enter_async_context(RedisBus(url, **kwargs)) for _ in range(number)]
 
 
+async def pinged(server: RedisServer, times: int) -> None:
+    """Wait until Redis was asked so often from now on whether it lives."""
+    async with Redis.from_url(server.url) as observer:
+
+        async def pings() -> int:
+            stats = await observer.info("commandstats")
+            return int(stats.get("cmdstat_ping", {"calls": 0})["calls"])
+
+        before = await pings()
+        while await pings() < before + times:
+            await asyncio.sleep(0.01)
+
+
 class Process:
     """A server with a group of its members, as each of many processes has."""
 
@@ -334,6 +347,19 @@ def test_the_outbox_is_bounded(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert complaints == ["messages for other processes are dropped; RedisBus.stats counts them"]
 
 
+def test_a_batch_that_was_not_sent_comes_first_again() -> None:
+    outbox = module._Outbox(10_000)
+    for number in range(10):
+        assert outbox.put(b"c", b"%d" % number) == 0
+    batch = outbox.take()
+    assert (len(batch), len(outbox), outbox.size) == (10, 0, 0)
+    assert outbox.put(b"c", b"later") == 0
+    assert outbox.put_back(batch) == 0
+    assert [data for _, data in outbox.take()] == [*(data for _, data in batch), b"later"]
+    assert outbox.put(b"c", bytes(9000)) == 0
+    assert outbox.put_back(batch) == 7  # the oldest go
+
+
 @pytest.mark.parametrize("busy", [False, True], ids=["silent", "with a message for it"])
 def test_a_redis_that_answers_no_more_is_away(tmp_path: Path, busy: bool) -> None:
     """Its connections live on. What it may have got of a batch is sent once more, and nobody gets that twice."""
@@ -360,22 +386,14 @@ def test_a_quiet_redis_is_not_away(tmp_path: Path, caplog: pytest.LogCaptureFixt
     """It is asked, with and without a subscription, and answers."""
 
     async def main(server: RedisServer) -> None:
-        async with Redis.from_url(server.url) as observer:
-
-            async def pings() -> int:
-                stats = await observer.info("commandstats")
-                return int(stats.get("cmdstat_ping", {"calls": 0})["calls"])
-
-            for joined in (False, True):
-                async with RedisBus(server.url, timeout=0.05) as bus:
-                    if joined:
-                        Listener(bus)
-                    await bus.ready()
-                    before = await pings()
-                    while await pings() < before + 3:
-                        await asyncio.sleep(0.01)
-                    assert bus.connected
-                    assert bus.stats.gaps == 0
+        for joined in (False, True):
+            async with RedisBus(server.url, timeout=0.05) as bus:
+                if joined:
+                    Listener(bus)
+                await bus.ready()
+                await pinged(server, 3)
+                assert bus.connected
+                assert bus.stats.gaps == 0
 
     with redis_server(tmp_path) as server:
         run(main(server))
@@ -495,10 +513,13 @@ def test_not_every_sender_there_ever_was_is_remembered(monkeypatch: pytest.Monke
     receiver = Post()
     message = PreparedMessage("x")
     lively = Post()
+    envelope = lively.seal(b"c", message, None)
+    assert receiver.open(b"c", envelope) is not None
     for _ in range(10):
-        envelope = Post().seal(b"c", message, None)
-        assert receiver.open(b"c", envelope) is not None
-        assert receiver.open(b"c", envelope) is None
+        assert receiver.open(b"c", envelope) is None  # of who was heard lately it is known
+        once = Post().seal(b"c", message, None)
+        assert receiver.open(b"c", once) is not None
+        assert receiver.open(b"c", once) is None
         envelope = lively.seal(b"c", message, None)
         assert receiver.open(b"c", envelope) is not None
         assert receiver.open(b"c", envelope) is None
@@ -580,9 +601,8 @@ def test_the_least_that_a_user_must_be_allowed(tmp_path: Path) -> None:
                 publish(one, "x", channel=channel)
                 await until(lambda listener=listener: bool(listener.got))  # type: ignore[misc]
             two.leave("goes", listener.deliver)
-            await until(lambda: two._requested == {b"wsproto_fast:stays"} and not two._ping_is_due)
-            await until(lambda: two._ping_is_due)
-            await until(lambda: two._heard)
+            await pinged(server, 4)
+            assert two._requested == {b"wsproto_fast:stays"}
             assert one.connected
             assert two.connected
             assert not any(bus.stats.gaps or bus.stats.dropped for bus in (one, two))
@@ -717,6 +737,18 @@ def test_the_end_does_not_wait_for_ever(tmp_path: Path) -> None:
 
     with redis_server(tmp_path) as server:
         run(main(server))
+
+
+def test_an_end_at_once(shared: RedisServer) -> None:
+    async def main() -> None:
+        bus = RedisBus(shared.url)
+        await bus.start()
+        links = bus._links
+        assert [link.is_connected for link in links] == [True, True]
+        await bus.close()
+        assert [link.is_connected for link in links] == [False, False]
+
+    run(main())
 
 
 def test_misuse(shared: RedisServer) -> None:

@@ -256,7 +256,7 @@ class RedisBus:
             self._loop.call_soon_threadsafe(self._remove, self._name(channel), deliver)
 
     def _remove(self, name: bytes, deliver: Deliver) -> None:
-        rest = tuple(one for one in self._receivers[name] if one is not deliver)
+        rest = tuple(one for one in self._receivers[name] if one != deliver)
         if rest:
             self._receivers[name] = rest
         else:
@@ -285,7 +285,7 @@ class RedisBus:
 
     def _deliver(self, name: bytes, message: PreparedMessage, key: Hashable, sender: Deliver | None) -> None:
         for deliver in self._receivers.get(name, ()):
-            if deliver is not sender:
+            if deliver != sender:  # methods are equal, not the same
                 try:
                     deliver(message, key)
                 except Exception:
