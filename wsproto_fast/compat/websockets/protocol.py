@@ -57,7 +57,6 @@ SEND_EOF = b""
 _WORDS = {
     "close frame with half a code": "close frame too short",
     "invalid close code": "invalid status code",
-    "invalid opcode": "invalid opcode",
 }
 
 
@@ -256,7 +255,7 @@ class Protocol:
     def _receive_event(self, event: EngineEvent) -> None:
         if isinstance(event, Closed):
             assert isinstance(event.error, RemoteProtocolError)  # the engine sees neither our Close frames nor an end
-            self._refuse(_translated(event.error))
+            self._refuse(_translated(event.error, self.side is SERVER))
         elif isinstance(event, CloseReceived):
             payload = b"" if event.code == CloseCode.NO_STATUS_RCVD else Close(event.code, event.reason).serialize()
             try:
@@ -481,14 +480,23 @@ def _limits(max_message_size: int | None, max_fragment_size: int | None) -> Limi
     )
 
 
-def _translated(error: RemoteProtocolError) -> Exception:
+def _translated(error: RemoteProtocolError, from_client: bool) -> Exception:
     """The engine's error as it is told here."""
+    reason, refused = error.reason, error.refused
     if isinstance(error, PayloadTooBig):
         return error
     if error.code == CloseCode.INVALID_DATA:
-        of_close = error.reason == "invalid UTF-8 in close reason"
         try:
-            str(error.refused[2:] if of_close else error.refused, "utf-8")
+            str(refused[2:] if "close" in reason else refused, "utf-8")
         except UnicodeDecodeError as exc:
             return exc
-    return ProtocolError(_WORDS.get(error.reason.partition(":")[0], error.reason))
+        # a character that one frame began and the next one does not go on with
+        return UnicodeDecodeError("utf-8", refused, 0, 1, "invalid continuation byte")
+    if "close" in reason:
+        reason = _WORDS[reason.partition(":")[0]]
+    elif len(refused) > 1:  # a header, and all that is wrong with it: this order is known
+        if refused[0] & 0x0F not in set(Opcode):
+            reason = "invalid opcode"
+        elif (refused[1] >= 0x80) != from_client:
+            reason = "incorrect masking"
+    return ProtocolError(reason)
