@@ -160,8 +160,9 @@ class Protocol:
         """Take what the transport received. Raises EOFError after ``receive_eof``."""
         engine = self._engine
         if engine is None:
-            self._receive_otherwise(data)
-            return
+            engine, data = self._receive_otherwise(data)
+            if engine is None:
+                return
         engine.receive_data(data)
         for event in engine.events():
             if type(event) is not Fragment:
@@ -197,26 +198,27 @@ class Protocol:
         if self.side is SERVER:
             self.logger.info("connection closed")
 
-    def _receive_otherwise(self, data: bytes | bytearray | memoryview) -> None:
-        """Take data that is not for the engine, or the first that is."""
+    def _receive_otherwise(self, data: Any) -> tuple[Connection | None, Any]:
+        """Take data that is not for the engine; returns the engine with the first that is."""
         if self._reader.eof:
             raise EOFError("stream ended")
-        if self._discarding:
-            return
         if self._handshaking:
-            self._receive_handshake(data)
-        elif self._frames is not None:
-            self._reader.feed_data(data)
-            self._read_frames()
-        elif self._state is CONNECTING or not self._is_known_to_engine():
+            data = self._receive_handshake(data)
+            if not data:
+                return None, data
+        if self._discarding:
+            return None, data
+        if self._frames is None:
+            if self._state is not CONNECTING and self._is_known_to_engine():
+                self._engine = self._new_engine()
+                return self._engine, data
             self._frames = self._parse_frames()
-            self._receive_otherwise(data)
-        else:
-            self._engine = self._new_engine()
-            self.receive_data(data)
+        self._reader.feed_data(data)
+        self._read_frames()
+        return None, data
 
-    def _receive_handshake(self, data: bytes | bytearray | memoryview) -> None:
-        """Take data of the opening handshake. Only sides have one."""
+    def _receive_handshake(self, data: bytes | bytearray | memoryview) -> bytes:
+        """Take data of the opening handshake; returns what is behind it. Only sides have one."""
         raise NotImplementedError
 
     def _end_handshake(self) -> None:
