@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from websockets_twins import ORIGINAL, Log, facade, perform, plain, snapshot, to_client, to_server, tried
+from websockets_twins import ORIGINAL, Log, facade, perform, plain, snapshot, to_client, to_server
 
 BIG = b"x" * 70_000
 ZEROS = bytes(300)
@@ -37,13 +37,27 @@ CONVERSATIONS: list[list[tuple[Any, ...]]] = [
     [("receive_data", b""), ("receive_eof",), ("receive_eof",), ("receive_data", b"")],
     [("receive_data", b"\xff\xff"), ("receive_eof",)],
     [("receive_data", b"\x83"), ("receive_data", b"\x00")],
+    [("receive_data", b"\x81\x00")],
+    [("receive_data", b"\x81\x80\0\0\0\0")],
     # sending
-    [("send_text", b"Hello"), ("send_binary", BIG), ("send_text", bytearray(b"x")), ("send_binary", memoryview(b"xyz"))],
+    [
+        ("send_text", b"Hello"),
+        ("send_binary", BIG),
+        ("send_text", bytearray(b"x")),
+        ("send_binary", memoryview(b"xyz")),
+    ],
     [("send_text", b"a", False), ("send_text", b"b"), ("send_binary", b"b"), ("send_continuation", b"b", True)],
     [("send_binary", b"a", False), ("send_ping", b""), ("send_continuation", b"", False), ("send_close",)],
     [("send_continuation", b"b", True)],
     [("send_ping", b"p"), ("send_pong", b""), ("send_ping", bytes(126)), ("send_pong", bytes(126))],
-    [("send_close",), ("send_close",), ("send_text", b""), ("send_binary", b""), ("send_ping", b"p"), ("send_pong", b"")],
+    [
+        ("send_close",),
+        ("send_close",),
+        ("send_text", b""),
+        ("send_binary", b""),
+        ("send_ping", b"p"),
+        ("send_pong", b""),
+    ],
     [("send_close", 1001, "away"), ("receive", (0x81, b"late")), ("receive", (0x88, b"\x03\xe9")), ("receive_eof",)],
     [("send_close", 1005), ("send_close", 999), ("send_close", None, "why"), ("send_close", 1000, "x" * 124)],
     [("send_close", 3000, "r"), ("receive", (0x02, b"a")), ("receive", (0x88, b"\x03\xe8"))],

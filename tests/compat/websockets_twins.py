@@ -26,7 +26,9 @@ MODULES = (
 def library(package: str) -> Any:
     """The modules of websockets, or of a façade of it, as attributes; dots are underscores."""
     found = {name.replace(".", "_"): importlib.import_module(f"{package}.{name}") for name in MODULES}
-    return SimpleNamespace(**found, deflate=found["extensions_permessage_deflate"], root=importlib.import_module(package))
+    return SimpleNamespace(
+        **found, deflate=found["extensions_permessage_deflate"], root=importlib.import_module(package)
+    )
 
 
 ORIGINAL = library("websockets")
