@@ -1,7 +1,8 @@
 # Every target sets itself up from a fresh clone; `make help` lists them.
 #
 # Variables: PYTHON (a CPython >= 3.10), VENV (its environment), PYTEST_ARGS, FUZZ_SECONDS (for each fuzz target),
-# AUTOBAHN_CASES, BENCH_IO_ARGS, WSPROTO_FAST_NO_EXT=1 (work without a compiler, on the pure build).
+# AUTOBAHN_CASES, AUTOBAHN_ROLES, BENCH_IO_ARGS, COMPAT, WSPROTO_FAST_NO_EXT=1 (work without a compiler, on the pure
+# build).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -13,6 +14,7 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 PYTHON ?=
 PYTEST_ARGS ?=
+COMPAT ?=
 FUZZ_SECONDS ?= 60
 export FUZZ_SECONDS
 
@@ -90,7 +92,8 @@ $(VENV)/.built-pure: $(VENV)/.extra-build pyproject.toml setup.py
 
 # Targets --------------------------------------------------------------------------------------------------------------
 
-.PHONY: help build demo docs test test-loops lint fuzz fuzz-py asan autobahn bench bench-readme bench-io coverage test-all dist clean
+.PHONY: help build demo docs test test-loops compat lint fuzz fuzz-py asan autobahn bench bench-readme bench-io coverage \
+  test-all dist clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | while IFS=$$'\t' read -r name text; do \
@@ -114,6 +117,9 @@ test-loops: $(BUILT) $(VENV)/.extra-test ## the asyncio adapter's tests on uvloo
 	WSPROTO_FAST_LOOP=uvloop $(PY) -m pytest tests/asyncio -m "not slow" --timeout-method=thread $(PYTEST_ARGS)
 	WSPROTO_FAST_LOOP=uvloop WSPROTO_FAST_REACTOR=0 $(PY) -m pytest tests/asyncio -m "not slow" --timeout-method=thread $(PYTEST_ARGS)
 	PYTHONASYNCIODEBUG=1 $(PY) -m pytest tests/asyncio -m "not slow and not external" $(PYTEST_ARGS)
+
+compat: $(BUILT) ## suites of projects that embed other libraries, on our façades (COMPAT=hypercorn); docs/compat.md
+	$(PY) tests/compat/suites.py $(COMPAT)
 
 lint: $(VENV)/.extra-lint $(VENV)/.extra-test ## ruff, mypy --strict, cython-lint
 	$(BIN)/ruff check .
@@ -156,8 +162,8 @@ asan: $(VENV)/.compiler $(VENV)/.extra-build $(VENV)/.extra-test ## compiled tes
 	if compgen -G 'build/asan/report.*' >/dev/null; then cat build/asan/report.*; status=1; fi; \
 	exit $$status
 
-autobahn: $(BUILT) ## Autobahn TestSuite against server and client (AUTOBAHN_CASES=1.*,6.*)
-	$(PY) tests/autobahn/run.py
+autobahn: $(BUILT) ## Autobahn TestSuite against server and client (AUTOBAHN_CASES=1.*,6.* AUTOBAHN_ROLES=server-threads)
+	$(PY) tests/autobahn/run.py $(AUTOBAHN_ROLES)
 
 -include fuzz/fuzz.mk
 

@@ -38,7 +38,10 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("row", ["callback: 64", "client recv 32 B", "connection opened", "resident callback"])
+ROWS = ["callback: 64", "client recv 32 B", "threads", "connection opened", "resident callback"]
+
+
+@pytest.mark.parametrize("row", ROWS)
 def test_quick_run(tmp_path: Path, row: str) -> None:
     command = [sys.executable, "-m", "benchmarks.io", "--quick", "--only", row, "--output", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import logging
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis_servers import RedisServer, redis_server
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -59,6 +61,34 @@ def _terminated() -> Iterator[None]:
     logger.removeHandler(handler)
 
 
+@pytest.fixture
+def _redis(tmp_path: Path) -> Iterator[RedisServer]:
+    with redis_server(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def _registry() -> Iterator[None]:
+    """What a program registers is gone afterwards."""
+    registry = pytest.importorskip("prometheus_client").REGISTRY
+    before = set(registry._collector_to_names)
+    yield
+    for collector in set(registry._collector_to_names) - before:
+        registry.unregister(collector)
+
+
+@pytest.fixture
+def _logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a program does to logging is undone afterwards. pytest has handlers of its own."""
+    root, server = logging.getLogger(), logging.getLogger("wsproto_fast.server")
+    monkeypatch.setattr(root, "handlers", [])
+    before = [(logger, logger.level, list(logger.handlers)) for logger in (root, server)]
+    yield
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
+
+
 @pytest.mark.parametrize(("code", "output"), PROGRAMS)
 def test_program(
     code: str,
@@ -77,8 +107,17 @@ def test_program(
         certificates(tmp_path)
     if "router" in code:
         pytest.importorskip("werkzeug")
+    code = code.replace("8765", str(port))
+    output = output.replace("8765", str(port))
+    if "redis://localhost" in code:
+        pytest.importorskip("redis")
+        code = code.replace("redis://localhost", request.getfixturevalue("_redis").url)
+    if "prometheus" in code:
+        request.getfixturevalue("_registry")
+    if "logging" in code:
+        request.getfixturevalue("_logging")
     namespace: dict[str, Any] = {"__name__": "__main__"}
-    program = compile(code.replace("8765", str(port)), "docs", "exec")
+    program = compile(code, "docs", "exec")
     if "SIGTERM" in code:
         request.getfixturevalue("_terminated")
     exec(program, namespace)
@@ -97,6 +136,45 @@ def test_links(page: Path) -> None:
     for target in _link.findall(text):
         assert (page.parent / target).is_file(), target
     assert set(re.findall(r"^```(\w+)$", text, re.MULTILINE)) <= {"python", "text", "console", "nginx", "ini"}
+
+
+def logged() -> Iterator[tuple[str, str]]:
+    """Level and message of everything that the package logs, as far as the sources tell: "" where the level depends."""
+    for path in sorted((ROOT / "wsproto_fast").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            if not ast.unparse(node.func.value).endswith("logger"):
+                continue
+            level = {"exception": "ERROR", "log": ""}.get(node.func.attr, node.func.attr.upper())
+            for argument in node.args:
+                if isinstance(argument, ast.Constant):
+                    yield level, str(argument.value)
+
+
+def test_each_message_of_the_log_is_in_the_docs() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    rows = re.findall(r"^\| ([A-Z]+) \| (.*?) \|", page, re.MULTILINE)
+    told = {(level, phrase) for level, phrases in rows for phrase in re.findall(r"`(.*?)`", phrases)}
+    found = set()
+    for level, message in logged():
+        start = "%s" if message.startswith("%s") else ""  # then it is the rest of it that must be there
+        rest = message.removeprefix("%s").split(" %")[0]
+        matching = {
+            (row, phrase)
+            for row, phrase in told
+            if level in ("", row) and (phrase.endswith(rest) if start else message.startswith(phrase))
+        }
+        assert matching, f"{level}: {message}"
+        found |= matching
+    assert found == told
+    loggers = {
+        name
+        for path in (ROOT / "wsproto_fast").rglob("*.py")
+        for name in re.findall(r'getLogger\("(.*?)"\)', path.read_text())
+    }
+    assert loggers
+    assert loggers <= set(re.findall(r"^\| `(.*?)` \|", page, re.MULTILINE))
 
 
 def test_index_has_every_page() -> None:

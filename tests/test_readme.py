@@ -22,8 +22,11 @@ def block_with(text: str) -> str:
     return code
 
 
+CLIENTS = ("async with connect(", "    with connect(")
+
+
 def test_every_block_is_covered_here() -> None:
-    assert sorted(language for language, _ in BLOCKS) == ["console", "python", "python", "python"]
+    assert sorted(language for language, _ in BLOCKS) == ["console", *["python"] * 4]
 
 
 def make_targets() -> set[str]:
@@ -49,13 +52,14 @@ def test_named_files_exist() -> None:
 
 
 def test_ten_lines_each() -> None:
-    for text in ("serve(echo", "connect("):
+    for text in ("serve(echo", *CLIENTS):
         lines = [line for line in block_with(text).splitlines() if line.strip()]
         assert len(lines) <= 13, text
 
 
 @pytest.mark.external
-def test_server_and_client(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", CLIENTS)
+def test_server_and_client(tmp_path: Path, text: str) -> None:
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
@@ -65,7 +69,7 @@ def test_server_and_client(tmp_path: Path) -> None:
     last_line = "        await server.serve_forever()"
     code = block_with("serve(echo").replace("8765", str(port))
     server.write_text(code.replace(last_line, f"        print('ready', flush=True)\n{last_line}"))
-    client.write_text(block_with("connect(").replace("8765", str(port)))
+    client.write_text(block_with(text).replace("8765", str(port)))
     process = subprocess.Popen([sys.executable, server], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

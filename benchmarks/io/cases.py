@@ -22,8 +22,14 @@ PICOWS = "picows"
 PICOWS_WEBSOCKETS = "picows.websockets"
 WEBSOCKETS = "websockets"
 AIOHTTP = "aiohttp"
+WEBSOCKETS_SYNC = "websockets.sync"
+WEBSOCKET_CLIENT = "websocket-client"
+RAW_SOCKET = "raw socket"
 #: Columns, from left to right.
-COLUMNS = (FLOOR, RAW, SOCKET, UNCOMPRESSED, OURS, UVLOOP, TRANSPORTS, PICOWS, PICOWS_WEBSOCKETS, WEBSOCKETS, AIOHTTP)
+COLUMNS = (
+    *(FLOOR, RAW, RAW_SOCKET, SOCKET, UNCOMPRESSED, OURS, UVLOOP, TRANSPORTS, PICOWS, PICOWS_WEBSOCKETS, WEBSOCKETS),
+    *(AIOHTTP, WEBSOCKETS_SYNC, WEBSOCKET_CLIENT),
+)
 
 SERVER = "server"
 CLIENT = "client"
@@ -97,7 +103,7 @@ def small(conns: int, size: int = 32, window: int = 1, **others: int) -> dict[st
 
 def all_cases(tls: str | None) -> list[Case]:
     """``tls`` is a file with certificate and key; without it there is no TLS."""
-    return [*_echoes(), *_clients(), *(_tls(tls) if tls else ()), *_broadcasts(), *_connections()]
+    return [*_echoes(), *_clients(), *_threads(), *(_tls(tls) if tls else ()), *_broadcasts(), *_connections()]
 
 
 def _echoes() -> Iterator[Case]:
@@ -127,6 +133,18 @@ def _clients() -> Iterator[Case]:
         yield Case(f"client, callback: {name}", (C_CLIENT, *ours("ours_callback"), PICOWS_CORE), load, way=CLIENT)
         candidates = (C_CLIENT, *ours(), *PEERS)
         yield Case(f"client, recv(): {name}", candidates, load, way=CLIENT, shown="flight" in name)
+
+
+def _threads() -> Iterator[Case]:
+    everyone = (
+        Candidate(RAW_SOCKET, "threads_raw"),
+        Candidate(OURS, "threads_ours"),
+        Candidate(WEBSOCKETS_SYNC, "threads_websockets", needs="websockets"),
+        Candidate(WEBSOCKET_CLIENT, "threads_websocket_client", needs="websocket"),
+    )
+    yield Case("client in threads: 32 B", everyone, {"size": 32, "window": 1}, way=CLIENT)
+    many = {"size": 125, "window": 32}
+    yield Case("client in threads: 125 B, 32 in flight, singly", everyone[1:], many, way=CLIENT, shown=True)
 
 
 def _tls(pem: str) -> Iterator[Case]:

@@ -10,10 +10,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
+
+from wsproto_fast import ClientHandshake, Connection, Role, parse_uri
 
 from .servers import MAX_SIZE, run_on
 
@@ -148,8 +151,78 @@ async def picows(options: Options) -> Round:
     return turn.run
 
 
+# Without an event loop: ``window`` messages are in flight, and each reply is followed by one more.
+
+
+async def threads_ours(options: Options) -> Round:
+    from wsproto_fast.threading import connect
+
+    connection = connect(options.uri, compression=None, ping_interval=None, max_size=MAX_SIZE, proxy=None)
+    return _one_for_each(options, connection.send, connection.recv)
+
+
+async def threads_websockets(options: Options) -> Round:
+    from websockets.sync.client import connect
+
+    connection = connect(options.uri, compression=None, ping_interval=None, max_size=MAX_SIZE, proxy=None)
+    return _one_for_each(options, connection.send, connection.recv)
+
+
+async def threads_websocket_client(options: Options) -> Round:
+    from websocket import create_connection
+
+    connection = create_connection(options.uri, enable_multithread=True)
+    return _one_for_each(options, connection.send, connection.recv)
+
+
+async def threads_raw(options: Options) -> Round:
+    """A blocking socket that sends frames made before, and looks at nothing but the number of bytes that come back."""
+    sock = socket.create_connection(("127.0.0.1", options.port))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+    handshake = ClientHandshake(parse_uri(options.uri))
+    sock.sendall(b"".join(handshake.data_to_send()))
+    while handshake.response is None:
+        handshake.receive_data(sock.recv(65536))
+    connection = Connection(Role.CLIENT)
+    frames = []
+    for message in messages(options):
+        connection.send_text(message)
+        frames.append(b"".join(connection.data_to_send()))
+    size = len(frames[0]) - 4  # a server does not mask
+
+    async def run() -> int:
+        for frame in frames:
+            sock.send(frame)
+        missing = size * len(frames)
+        while missing:
+            missing -= len(sock.recv(65536))
+        return len(frames)
+
+    return run
+
+
+def _one_for_each(options: Options, send: Callable[[str], object], receive: Callable[[], object]) -> Round:
+    batch = messages(options)
+    for message in batch:
+        send(message)
+
+    async def run() -> int:
+        for _ in range(ROUNDS_AT_ONCE):
+            for message in batch:
+                if receive() != message:
+                    raise SystemExit("what came back differs")
+                send(message)
+        return ROUNDS_AT_ONCE * len(batch)
+
+    return run
+
+
 CLIENTS: dict[str, Callable[[Options], Awaitable[Round]]] = {
-    function.__name__: function for function in (ours, ours_callback, websockets, picows_websockets, picows, aiohttp)
+    function.__name__: function
+    for function in (
+        *(ours, ours_callback, websockets, picows_websockets, picows, aiohttp),
+        *(threads_ours, threads_websockets, threads_websocket_client, threads_raw),
+    )
 }
 
 

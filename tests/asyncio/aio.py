@@ -12,13 +12,17 @@ import gc
 import os
 import shutil
 import socket
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from cases.handshakes import REQUEST
 from helpers import encode_frame, parse_frames
+from peers import NODE_DIRECTORY as NODE_DIRECTORY
+from peers import ROOT as ROOT
+from peers import answer, missing
+from peers import node_with as node_with
+from peers import tls_contexts as tls_contexts
 
 from wsproto_fast.asyncio import Connection, Server, connect, serve
 from wsproto_fast.asyncio._compat import timeout
@@ -26,10 +30,6 @@ from wsproto_fast.asyncio._transports import HAS_REACTOR
 
 T = TypeVar("T")
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-#: Where `make test` and CI install node packages.
-NODE_DIRECTORY = Path(os.environ.get("WSPROTO_FAST_NODE", ROOT / "build" / "node"))
-IN_CI = os.environ.get("CI", "") not in ("", "0", "false")
 #: The event loop that `run` takes: "asyncio", which is the stock one, or "uvloop".
 LOOP = os.environ.get("WSPROTO_FAST_LOOP") or "asyncio"
 if LOOP not in ("asyncio", "uvloop"):
@@ -40,15 +40,7 @@ UVLOOPS_TRANSPORTS = LOOP == "uvloop" and not REACTOR
 #: What asyncio tells its exception handler in debug mode, and in no other, of a TLS handshake that failed.
 FAILED_HANDSHAKE = "Error on transport creation for incoming connection"
 
-#: orjson leaks 191 bytes at its import, which LeakSanitizer would report.
-ORJSON = pytest.param("orjson", marks=pytest.mark.external)
-
 MASK = b"\x01\x02\x03\x04"
-#: A request that any server accepts; the answer to it has a fixed Sec-WebSocket-Accept.
-REQUEST = (
-    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-)
 
 
 def run(coroutine: Coroutine[Any, Any, T], *, limit: float = 15.0) -> T:
@@ -232,29 +224,6 @@ async def byte_server(
         raise done[0]
 
 
-def answer(request: bytes, headers: bytes = b"") -> bytes:
-    """The 101 for a request."""
-    import base64
-    import hashlib
-
-    key = next(line for line in request.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key:"))
-    digest = hashlib.sha1(key.split(b":")[1].strip() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
-    return (
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
-        + base64.b64encode(digest)
-        + b"\r\n"
-        + headers
-        + b"\r\n"
-    )
-
-
-def missing(reason: str) -> None:
-    """Skip a test for want of something that CI must have."""
-    if IN_CI:
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason, allow_module_level=True)
-
-
 def chromium() -> str:
     """The path of a browser of its kind."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -262,29 +231,6 @@ def chromium() -> str:
         missing("chromium is not installed")
     assert path is not None
     return path
-
-
-def node_with(package: str) -> str:
-    """The path of node, which has this package in ``NODE_DIRECTORY``."""
-    node = shutil.which("node")
-    if node is None:
-        missing("node is not installed")
-    if not (NODE_DIRECTORY / "node_modules" / package).is_dir():
-        missing(f"{package} of node is not installed in {NODE_DIRECTORY}")
-    assert node is not None
-    return node
-
-
-def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Contexts of a server, with a certificate for localhost, and of a client that trusts it."""
-    import trustme
-
-    authority = trustme.CA()
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost", "127.0.0.1").configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return server, client
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import ssl
-import stat
 from collections.abc import AsyncIterator, Callable
 
-import pytest
 from aio import answer, until
+from cases.handshakes import found
+from peers import descriptors
+
+__all__ = ["Answering", "answering", "descriptors", "found"]
 
 
 class Answering:
@@ -55,18 +56,3 @@ async def answering(
         server.port = listening.sockets[0].getsockname()[1]
         yield server
         await until(lambda: not server.open)
-
-
-def found(location: str, status: int = 302) -> bytes:
-    return f"HTTP/1.1 {status} Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode()
-
-
-def descriptors() -> int:
-    """How many sockets this process has open. Loops open other files when they first need them."""
-    if not os.path.isdir("/dev/fd"):
-        pytest.skip("no way to count descriptors")
-    count = 0
-    for name in os.listdir("/dev/fd"):
-        with contextlib.suppress(OSError):  # of the listing itself
-            count += stat.S_ISSOCK(os.fstat(int(name)).st_mode)
-    return count

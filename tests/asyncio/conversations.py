@@ -16,13 +16,13 @@ import pytest
 import websockets.asyncio.client
 import websockets.asyncio.server
 from aio import tls_contexts
+from cases.ends import CLOSES
+from cases.messages import MESSAGES
 
 from wsproto_fast.asyncio import connect, serve
 from wsproto_fast.asyncio.server import basic_auth
 from wsproto_fast.exceptions import ConnectionClosed, InvalidStatus
 
-MESSAGES: list[str | bytes] = ["", "hello", "ünïcödé 🐍", "x" * 70_000, b"", b"\x00\xff", bytes(range(256)) * 2000]
-CLOSES = [(1000, ""), (1001, "going"), (3000, "registered"), (4999, "priväte"), (1011, "")]
 MIB = 2**20
 
 

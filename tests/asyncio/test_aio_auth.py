@@ -11,15 +11,12 @@ from typing import Any
 
 import pytest
 from aio import REQUEST, port_of, raw, run, serving, uri_of
+from cases.handshakes import CHALLENGE, CREDENTIALS, WRONG_CREDENTIALS, basic
 
 from wsproto_fast._headers import parse_authorization_basic
 from wsproto_fast.asyncio import ServerConnection, basic_auth, connect
 from wsproto_fast.asyncio import server as server_module
 from wsproto_fast.exceptions import InvalidHeader, InvalidStatus
-
-
-def basic(credentials: str) -> bytes:
-    return b"Authorization: Basic " + base64.b64encode(credentials.encode()) + b"\r\n"
 
 
 async def greet(ws: ServerConnection) -> None:
@@ -43,28 +40,7 @@ def outcome(process_request: Any, headers: bytes) -> tuple[str, str | None, str]
     return run(main())
 
 
-CHALLENGE = 'Basic realm="dev", charset="UTF-8"'
-
-
-@pytest.mark.parametrize(
-    ("headers", "refusal"),
-    [
-        (b"", "Missing credentials\n"),
-        (b"Authorization: Digest username=hello\r\n", "Unsupported credentials\n"),
-        (b"Authorization: Basic\r\n", "Unsupported credentials\n"),
-        (b"Authorization:\r\n", "Unsupported credentials\n"),
-        (b"Authorization: Basic a\xffb=\r\n", "Unsupported credentials\n"),
-        (b"Authorization: Basic aGVsbG8=\r\n", "Unsupported credentials\n"),  # no colon
-        (b"Authorization: Basic aGVsbG8\r\n", "Unsupported credentials\n"),  # no padding
-        (basic("hello:iloveyou") * 2, "Unsupported credentials\n"),
-        (basic("hello:ihateyou"), "Invalid credentials\n"),
-        (basic("goodbye:iloveyou"), "Invalid credentials\n"),
-        (basic("hello:"), "Invalid credentials\n"),
-        (basic(":iloveyou"), "Invalid credentials\n"),
-        (basic("hello:iloveyou"), None),
-        (basic("hello:iloveyou").replace(b"Basic ", b"bAsIc   "), None),
-    ],
-)
+@pytest.mark.parametrize(("headers", "refusal"), CREDENTIALS)
 def test_credentials_of_a_client(headers: bytes, refusal: str | None) -> None:
     expected = ("101", None, "hello") if refusal is None else ("401", CHALLENGE, refusal)
     assert outcome(basic_auth("dev", ("hello", "iloveyou")), headers) == expected
@@ -155,7 +131,7 @@ def test_the_time_of_a_comparison_tells_nothing(monkeypatch: pytest.MonkeyPatch)
     assert compared == [(32, 32)] * 3
 
 
-@pytest.mark.parametrize("wrong", [42, "ab", [42], ["ab"], [("a", "b"), ("c",)], [("a", b"b")], ("a", b"b"), {"ab": 1}])
+@pytest.mark.parametrize("wrong", WRONG_CREDENTIALS)
 def test_wrong_credentials_argument(wrong: Any) -> None:
     with pytest.raises(TypeError, match="invalid credentials argument"):
         basic_auth(credentials=wrong)

@@ -21,6 +21,7 @@ import websockets.asyncio.client
 import websockets.asyncio.server
 from aio import answer, echo, pair, port_of, run, serving, tls_contexts, until, uri_of
 from answering import Answering, answering, descriptors, found
+from cases.handshakes import BROKEN_LOCATIONS, ENDLESS_ANSWERS, NO_REDIRECTS, REDIRECTS, WRONG_PROXIES
 
 from wsproto_fast import (
     DeflateConfig,
@@ -52,7 +53,7 @@ def fail(request: bytes) -> bytes:
 # -- redirects ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
+@pytest.mark.parametrize("status", REDIRECTS)
 def test_redirects_of_websockets(status: int) -> None:
     async def main() -> None:
         def process_request(connection: Any, request: Any) -> Any:
@@ -124,10 +125,10 @@ def test_the_number_of_redirects_is_limited() -> None:
     run(main())
 
 
-@pytest.mark.parametrize("location", ["ftp://a/", "ws://", "//[", "/a b"])
+@pytest.mark.parametrize("location", BROKEN_LOCATIONS)
 def test_broken_locations(location: str) -> None:
     async def main() -> None:
-        async with answering(lambda _: found(location if location != "ws://" else "wss://")) as server:
+        async with answering(lambda _: found(location)) as server:
             with pytest.raises(InvalidURI) as info:
                 await connect(server.uri())
             assert isinstance(info.value.__cause__, InvalidStatus)
@@ -147,7 +148,7 @@ def test_redirects_that_nothing_can_follow() -> None:
             assert other.requests == []
             async with connect(server.uri(), host=None, port=None):
                 assert len(other.requests) == 1
-        for response in (b"HTTP/1.1 304 Not Modified\r\nLocation: /\r\n\r\n", b"HTTP/1.1 302 Found\r\n\r\n"):
+        for response in NO_REDIRECTS:
             async with answering(lambda _, response=response: response + b"\0" * 2**16) as server:
                 with pytest.raises(InvalidStatus):
                     await connect(server.uri())
@@ -465,9 +466,6 @@ def test_the_signature_is_that_of_websockets() -> None:
         ("wss://a/", {"ssl": False}, "ssl=False is incompatible with a wss:// URI"),
         ("wss://a/", {"ssl": None}, "ssl=None is incompatible with a wss:// URI"),
         ("ws://a/", {"ssl": True}, "ssl argument is incompatible with a ws:// URI"),
-        ("ws://a/", {"extensions": [object()]}, "unsupported extension"),
-        ("ws://a/", {"max_queue_bytes": -1}, "max_queue_bytes"),
-        ("ws://a/", {"open_timeout": -1}, "open_timeout"),
     ],
 )
 def test_illegal_arguments(uri: str, kwargs: dict[str, Any], error: str) -> None:
@@ -690,23 +688,7 @@ def test_silent_tls_server() -> None:
     run(main())
 
 
-@pytest.mark.parametrize(
-    ("head", "filler", "error"),
-    [
-        (b"HTTP/1.1 403 Forbidden\r\n\r\n", b"x" * 1000, InvalidStatus),
-        (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 999999999\r\n\r\n", b"x" * 1000, InvalidStatus),
-        (
-            b"HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\n\r\n",
-            b"3e8\r\n" + b"x" * 1000 + b"\r\n",
-            InvalidStatus,
-        ),
-        (b"HTTP/1.1 403 Forbidden\r\n\r\n", None, TimeoutError),
-        (b"HTTP/1.1 403 Forbidden\r\nX: ", b"x" * 1000, SecurityError),
-        (b"", b"HTTP/1.1 100 Continue\r\n\r\n", SecurityError),
-        (b"", b"x" * 1000, SecurityError),
-        (b"", None, TimeoutError),
-    ],
-)
+@pytest.mark.parametrize(("head", "filler", "error"), ENDLESS_ANSWERS)
 def test_endless_answers(head: bytes, filler: bytes | None, error: type[Exception]) -> None:
     async def main() -> None:
         async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -779,7 +761,7 @@ def test_the_server_ends_before_anything() -> None:
 
 
 def test_illegal_proxies_are_found_at_once() -> None:
-    for proxy in ("proxy:8080", "ftp://proxy", "http://proxy/path"):
+    for proxy in WRONG_PROXIES:
         with pytest.raises(InvalidProxy):
             connect("ws://localhost/", proxy=proxy)
 

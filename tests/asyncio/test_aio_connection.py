@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from aio import byte_server, echo, pair, port_of, run, serving, until, uri_of
+from cases.messages import MESSAGES, NOT_SENDABLE
 
 from wsproto_fast import DeflateConfig, Limits, State
 from wsproto_fast.asyncio import ClientConnection, ServerConnection, connect, serve
@@ -22,8 +23,6 @@ from wsproto_fast.exceptions import (
     LocalProtocolError,
     PayloadTooBig,
 )
-
-MESSAGES: list[str | bytes] = ["", b"", "hello", b"\x00\xff", "ünïcödé 🐍", "x" * 70_000, b"y" * 1_000_000]
 
 
 @pytest.mark.parametrize("compression", ["deflate", None, DeflateConfig(threshold=0)])
@@ -110,13 +109,13 @@ def test_send_text_argument() -> None:
     run(main())
 
 
-@pytest.mark.parametrize("message", [{"a": 1}, 1, None, [1], ["a", b"b"], [b"b", "a"]])
-def test_send_what_cannot_be_sent(message: Any) -> None:
+@pytest.mark.parametrize(("message", "error", "ends"), NOT_SENDABLE)
+def test_send_what_cannot_be_sent(message: Any, error: type[Exception], ends: bool) -> None:
     async def main() -> None:
         async with pair() as ws:
-            with pytest.raises(TypeError):
+            with pytest.raises(error):
                 await ws.send(message)
-            if isinstance(message, list) and len(message) == 2:
+            if ends:
                 await ws.wait_closed()
                 assert ws.protocol.close_code == 1011
             else:  # nothing was sent

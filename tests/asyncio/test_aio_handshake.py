@@ -25,18 +25,27 @@ from aio import (
     until,
     uri_of,
 )
+from cases.handshakes import (
+    BAD_ANSWERS,
+    BAD_ORIGINS,
+    BAD_REQUESTS,
+    BEFORE_LEAVING,
+    GOOD_ORIGINS,
+    HOOKS,
+    WRONG_CLIENT_ARGUMENTS,
+    WRONG_SERVER_ARGUMENTS,
+    WRONG_URIS,
+)
 
 from wsproto_fast import Headers, Limits, Request, Response, State
 from wsproto_fast.asyncio import ServerConnection, connect, serve, unix_connect
 from wsproto_fast.exceptions import (
     InvalidHandshake,
-    InvalidHeader,
     InvalidMessage,
     InvalidState,
     InvalidStatus,
     InvalidURI,
     NegotiationError,
-    SecurityError,
 )
 
 
@@ -48,25 +57,7 @@ async def refusal(reader: asyncio.StreamReader) -> str:
 # -- the server's side -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("request_bytes", "status"),
-    [
-        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "426"),
-        (b"POST / HTTP/1.1\r\nHost: a\r\n\r\n", "405"),
-        (b"GET / HTTP/1.0\r\n\r\n", "505"),
-        (b"nonsense\r\n\r\n", "400"),
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n", "400"),  # a TLS client
-        (b"GET / HTTP/1.1\r\n\r\n", "400"),
-        (b"GET / HTTP/1.1\r\n" + b"X-Header: y\r\n" * 200 + b"\r\n", "431"),
-        (b"GET / HTTP/1.1\r\nX-Header: " + b"y" * 10_000 + b"\r\n\r\n", "431"),
-        (b"GET / HTTP/1.1\r\n" + b"X-Header: " + b"y" * 1_000_000 + b"\r\n\r\n", "431"),
-        (b"GET /" + b"x" * 10_000 + b" HTTP/1.1\r\n\r\n", "414"),
-        (REQUEST.replace(b"Version: 13", b"Version: 12") + b"\r\n", "426"),
-        (REQUEST + b"Content-Length: 5\r\n\r\nhello", "400"),
-        (REQUEST + b"Origin: http://evil\r\n\r\n", "403"),
-        (REQUEST + b"\r\n" + b"\x81\x85" + b"x" * 100_000, "403"),
-    ],
-)
+@pytest.mark.parametrize(("request_bytes", "status"), BAD_REQUESTS)
 def test_malformed_requests_are_answered(request_bytes: bytes, status: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "wsproto_fast")
 
@@ -83,7 +74,7 @@ def test_malformed_requests_are_answered(request_bytes: bytes, status: str, capl
     assert all(record.exc_info is None and "\n" not in record.message for record in caplog.records)
 
 
-@pytest.mark.parametrize("request_bytes", [b"", b"GET / HT", REQUEST])
+@pytest.mark.parametrize("request_bytes", BEFORE_LEAVING)
 def test_clients_that_leave_before_their_request(request_bytes: bytes, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "wsproto_fast")
 
@@ -291,7 +282,7 @@ def test_process_request_and_response_as_coroutines() -> None:
     run(main())
 
 
-@pytest.mark.parametrize("where", ["process_request", "process_response", "select_subprotocol"])
+@pytest.mark.parametrize("where", HOOKS)
 def test_exceptions_of_the_program_are_logged_and_answered(where: str, caplog: pytest.LogCaptureFixture) -> None:
     def fail(*_: Any) -> Any:
         raise RuntimeError("secret")
@@ -369,10 +360,10 @@ def test_subprotocols() -> None:
 def test_origins() -> None:
     async def main() -> None:
         async with serving(origins=["http://good", re.compile("http://.*[.]good")]) as server:
-            for origin in ("http://good", "http://very.good"):
+            for origin in GOOD_ORIGINS:
                 async with connect(uri_of(server), origin=origin):
                     pass
-            for origin in ("http://good.evil", "null", None):
+            for origin in BAD_ORIGINS:
                 with pytest.raises(InvalidStatus, match="403"):
                     await connect(uri_of(server), origin=origin)
 
@@ -400,16 +391,9 @@ def test_frames_with_the_request_wait_for_the_answer() -> None:
 
 def test_server_arguments_are_checked_at_once() -> None:
     async def main() -> None:
-        for wrong in (
-            {"subprotocols": ["a b"]},
-            {"server_header": "a\r\nb"},
-            {"compression": "brotli"},
-            {"max_queue": -1},
-            {"limits": Limits(), "max_size": 5},
-            {"ping_interval": 0},
-        ):
+        for wrong in WRONG_SERVER_ARGUMENTS:
             with pytest.raises(ValueError):
-                serve(echo, "127.0.0.1", 0, **wrong)  # type: ignore[arg-type]
+                serve(echo, "127.0.0.1", 0, **wrong)
 
     run(main())
 
@@ -418,20 +402,12 @@ def test_server_arguments_are_checked_at_once() -> None:
 
 
 def test_client_arguments_are_checked_at_once() -> None:
-    for uri in ("http://a", "ws://", "ws://a b"):
+    for uri in WRONG_URIS:
         with pytest.raises(InvalidURI):
             connect(uri)
-    for wrong in (
-        {"ssl": True},
-        {"additional_headers": {"X": "a\r\nb"}},
-        {"additional_headers": {"X Y": "a"}},
-        {"origin": "a\r\nb"},
-        {"user_agent_header": "a\nb"},
-        {"subprotocols": ["a,b"]},
-        {"compression": "brotli"},
-    ):
+    for wrong in WRONG_CLIENT_ARGUMENTS:
         with pytest.raises(ValueError):
-            connect("ws://localhost/", **wrong)  # type: ignore[arg-type]
+            connect("ws://localhost/", **wrong)
     with pytest.raises(ValueError, match="ssl=None"):
         connect("wss://localhost/", ssl=None)
     with pytest.raises(ValueError, match="ws://"):
@@ -459,18 +435,7 @@ def test_client_headers() -> None:
     run(main())
 
 
-@pytest.mark.parametrize(
-    ("response", "error"),
-    [
-        (b"", InvalidMessage),
-        (b"SSH-2.0-OpenSSH\r\n\r\n", InvalidMessage),
-        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nhello", InvalidStatus),
-        (b"HTTP/1.1 404 Not Found\r\n\r\nuntil the end", InvalidStatus),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel", InvalidMessage),
-        (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", InvalidHeader),
-        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000 + b"\r\n", SecurityError),
-    ],
-)
+@pytest.mark.parametrize(("response", "error"), BAD_ANSWERS)
 def test_bad_answers(response: bytes, error: type[InvalidHandshake]) -> None:
     async def main() -> None:
         async def talk(peer: Any) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from aio import REQUEST, byte_server, echo, port_of, raw, run, serving, tasks_of, tls_contexts, until, uri_of
+from cases.handshakes import NO_ANSWERS
 
 from wsproto_fast import Headers, Limits, Request, Response, State
 from wsproto_fast.asyncio import Server, ServerConnection, connect
@@ -192,17 +193,7 @@ def test_a_returned_101_goes_on(hook: str) -> None:
     run(main())
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        42,
-        "OK",
-        (200, [], b""),
-        Response(200, "OK\r\nX: y", Headers()),
-        Response(100, "Continue", Headers()),
-        Response(700, "?", Headers()),
-    ],
-)
+@pytest.mark.parametrize("answer", NO_ANSWERS)
 @pytest.mark.parametrize("hook", ["process_request", "process_response"])
 def test_hooks_that_return_no_answer(hook: str, answer: Any, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:

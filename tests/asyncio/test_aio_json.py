@@ -10,34 +10,17 @@ import json
 import random
 import weakref
 from collections.abc import AsyncIterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aio import ORJSON, Peer, byte_server, pair, peer_of, run, serving
+from aio import Peer, byte_server, pair, peer_of, run, serving
+from cases.messages import CODECS, JSON_TEXT, JSON_VALUES, NO_JSON, ORJSON, codec_of
 from helpers import encode_frame
 
 from wsproto_fast import InvalidState
 from wsproto_fast._settings import Settings
 from wsproto_fast.asyncio import Connection, connect
 from wsproto_fast.exceptions import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK
-
-CODECS: list[Any] = ["json", ORJSON, "msgspec.json"]
-TEXT = "naïve 日本 \U0001f600 "
-
-
-def codec_of(name: str) -> Any:
-    """The module, and ``loads`` must say what it was given."""
-    module = pytest.importorskip(name)
-    seen: list[type] = []
-    dumps = getattr(module, "dumps", None) or module.encode
-    loads = getattr(module, "loads", None) or module.decode
-
-    def noting_loads(data: Any) -> Any:
-        seen.append(type(data))
-        return loads(data)
-
-    return SimpleNamespace(dumps=dumps, loads=noting_loads, seen=seen)
 
 
 @pytest.fixture(params=CODECS)
@@ -51,18 +34,15 @@ def raw_codec(request: pytest.FixtureRequest) -> Any:
     return codec_of(request.param)
 
 
-VALUES: list[Any] = [None, True, 0, -1.5, "", TEXT, [], {}, {"a": [1, {"b": TEXT * 1000}]}, list(range(5000))]
-
-
 def test_there_and_back(codec: Any) -> None:
     async def main() -> None:
         async with pair(json=codec) as client:
-            for value in VALUES:
+            for value in JSON_VALUES:
                 await client.send_json(value)
                 assert await client.recv_json() == value
-            for value in VALUES:  # all under way together
+            for value in JSON_VALUES:  # all under way together
                 await client.send_json(value, compress=True)
-            assert [await client.recv_json() for _ in VALUES] == VALUES
+            assert [await client.recv_json() for _ in JSON_VALUES] == JSON_VALUES
         raw = not isinstance(codec.dumps(0), str)
         assert set(codec.seen) == ({bytes} if raw else {str})
 
@@ -72,13 +52,13 @@ def test_there_and_back(codec: Any) -> None:
 def test_json_is_sent_as_text(codec: Any) -> None:
     async def main() -> None:
         async def handler(connection: Connection) -> None:
-            await connection.send_json({"name": TEXT})
+            await connection.send_json({"name": JSON_TEXT})
             await connection.wait_closed()
 
         async with serving(handler, json=codec, compression=None) as server, peer_of(server) as peer:
             first, payload = await peer.frame()
             assert first == 0x81
-            assert json.loads(payload) == {"name": TEXT}
+            assert json.loads(payload) == {"name": JSON_TEXT}
 
     run(main())
 
@@ -106,7 +86,7 @@ def test_codecs_of_every_shape(make: str) -> None:
 def test_binary_messages_are_json_too(codec: Any) -> None:
     async def main() -> None:
         async with pair(json=codec) as client:
-            for value in VALUES:
+            for value in JSON_VALUES:
                 await client.send(json.dumps(value).encode())
                 assert await client.recv_json() == value
             await client.send(b"[1]")
@@ -117,7 +97,7 @@ def test_binary_messages_are_json_too(codec: Any) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("bad", ["no json", "", "[1", b"\xff\xfe\xfd", b"\x00", "NaN]"])
+@pytest.mark.parametrize("bad", NO_JSON)
 def test_what_is_no_json_leaves_the_connection_usable(codec: Any, bad: str | bytes) -> None:
     async def main() -> None:
         async with pair(json=codec) as client:
@@ -209,7 +189,9 @@ def test_each_way_to_receive_takes_over_from_each_other(codec: Any) -> None:
         async with pair(json=codec, max_queue=4) as client:
             for together in (1, 10, 50):
                 for _ in range(10):
-                    values = [rng.choice([TEXT, [TEXT], 17, {"b": TEXT * 3000}]) for _ in range(together)]
+                    values = [
+                        rng.choice([JSON_TEXT, [JSON_TEXT], 17, {"b": JSON_TEXT * 3000}]) for _ in range(together)
+                    ]
                     kinds = [rng.randrange(3) for _ in values]
                     sending = asyncio.ensure_future(send_all(client, values, kinds))
                     for value, kind in zip(values, kinds, strict=True):

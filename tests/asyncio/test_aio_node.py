@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 from aio import NODE_DIRECTORY, ROOT, node_with, port_of, run, serving
 from conversations import CLOSES, MIB, answer, large, messages, pipeline
+from peers import make_tls
 
 from wsproto_fast import DeflateConfig
 from wsproto_fast.asyncio import Connection, connect
@@ -56,24 +55,6 @@ async def node(script: str, *arguments: str) -> AsyncIterator[Node]:
         assert process.stdin is not None
         process.stdin.close()
         await process.wait()
-
-
-def make_tls(directory: Path) -> tuple[dict[str, str], ssl.SSLContext, ssl.SSLContext]:
-    """Files of a key and certificate of localhost and of their authority; contexts of a client and of a server."""
-    authority = trustme.CA()
-    certificate = authority.issue_cert("localhost", "127.0.0.1")
-    pem = {
-        "key": certificate.private_key_pem,
-        "cert": certificate.cert_chain_pems[0],
-        "authority": authority.cert_pem,
-    }
-    files = {name: str(directory / name) for name in pem}
-    for name, blob in pem.items():
-        blob.write_to_path(files[name])
-    client = ssl.create_default_context(cafile=files["authority"])
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(files["cert"], files["key"])
-    return files, client, server
 
 
 class Watched:

@@ -13,8 +13,8 @@ import pytest
 import wsproto
 import wsproto.events
 from aio import echo, port_of, run, serving, tls_contexts, until
+from cases.messages import AGREEMENTS, MESSAGES, WINDOWS
 from conversations import (
-    MESSAGES,
     MIB,
     OURS,
     WEBSOCKETS,
@@ -48,16 +48,6 @@ class Watch:
 
 
 # websockets
-
-WINDOWS = ["server_max_window_bits", "client_max_window_bits"]
-TAKEOVERS = ["server_no_context_takeover", "client_no_context_takeover"]
-#: Agreements on compression: each window size on each side, and each context kept or not.
-AGREEMENTS: list[dict[str, Any]] = [
-    *({window: bits} for window in WINDOWS for bits in range(9, 16)),
-    *({takeover: True} for takeover in TAKEOVERS),
-    dict.fromkeys(TAKEOVERS, True),
-    {WINDOWS[0]: 9, WINDOWS[1]: 10, TAKEOVERS[0]: True},
-]
 
 with_websockets = pytest.mark.parametrize(
     ("server", "client"), [pytest.param(WEBSOCKETS, OURS, id="server"), pytest.param(OURS, WEBSOCKETS, id="client")]

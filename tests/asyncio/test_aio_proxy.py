@@ -10,83 +10,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 import trustme
 from aio import port_of, run, serving, tls_contexts, until, uri_of
 from answering import answering, descriptors, found
-from anyio.streams.tls import TLSListener
-from tiny_proxy import HttpProxyHandler, Socks4ProxyHandler, Socks5ProxyHandler
+from cases.handshakes import PROXY_ANSWERS, PROXY_SCHEMES, WRONG_PROXY_ARGUMENTS
+from proxies import proxying
 
-from wsproto_fast import InvalidMessage, InvalidProxy, InvalidProxyMessage, InvalidProxyStatus, ProxyError
+from wsproto_fast import InvalidMessage, InvalidProxy, InvalidProxyMessage, InvalidProxyStatus, ProxyError, exceptions
 from wsproto_fast.asyncio import _compat, connect, unix_connect
 from wsproto_fast.asyncio._proxying import _Tunnel
 from wsproto_fast.proxy import ProxyHandshake, parse_proxy
 
-SCHEMES = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"]
 needs_tls_in_tls = pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio has no TLS in TLS")
-
-
-class Proxying:
-    """A proxy that works, and what it has been asked for."""
-
-    def __init__(self, scheme: str, port: int) -> None:
-        self.scheme = scheme
-        self.port = port
-        self.asked: list[tuple[str, int]] = []
-        #: Connections that the client has not ended.
-        self.open = 0
-
-    def uri(self, user_info: str = "") -> str:
-        return f"{self.scheme}://{user_info}localhost:{self.port}"
-
-
-@contextlib.asynccontextmanager
-async def proxying(
-    scheme: str, *, username: str | None = None, password: str | None = None, tls: ssl.SSLContext | None = None
-) -> AsyncIterator[Proxying]:
-    handler: Any
-    if scheme.startswith("http"):
-        handler = HttpProxyHandler(username, password)
-    elif scheme.startswith("socks4"):
-        handler = Socks4ProxyHandler(username)
-    else:
-        handler = Socks5ProxyHandler(username, password)
-    listener: Any = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
-    proxy = Proxying(scheme, listener.extra(anyio.abc.SocketAttribute.local_port))
-    if scheme == "https":
-        listener = TLSListener(listener, tls, standard_compatible=False)
-    create = handler.create_proxy
-
-    def create_proxy(stream: Any) -> Any:
-        made = create(stream)
-        negotiate = made.negotiate
-
-        async def remember() -> Any:
-            result = await negotiate()
-            proxy.asked.append(result if isinstance(result, tuple) else (result.host, result.port))
-            return result
-
-        made.negotiate = remember
-        return made
-
-    async def handle(stream: Any) -> None:
-        proxy.open += 1
-        try:
-            await handler.handle(stream)
-        finally:
-            proxy.open -= 1
-
-    handler.create_proxy = create_proxy
-    task = asyncio.ensure_future(listener.serve(handle))
-    try:
-        yield proxy
-        await until(lambda: not proxy.open)
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        await listener.aclose()
 
 
 async def exchange(uri: str, **kwargs: Any) -> None:
@@ -140,7 +76,7 @@ async def leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 # -- proxies that work -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", PROXY_SCHEMES)
 @pytest.mark.parametrize("secure", [False, True])
 @pytest.mark.parametrize("authenticated", [False, True])
 def test_proxies(scheme: str, secure: bool, authenticated: bool) -> None:
@@ -183,7 +119,7 @@ def test_proxies_that_are_not_given_credentials(scheme: str) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", PROXY_SCHEMES)
 def test_servers_that_the_proxy_does_not_reach(scheme: str) -> None:
     async def main() -> None:
         server_tls, client_tls = tls_contexts()
@@ -288,12 +224,7 @@ def test_proxies_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("uri", "kwargs", "text"),
     [
-        (
-            "ws://a/",
-            {"proxy": "http://p", "proxy_ssl": True},
-            "proxy_ssl argument is incompatible with an http:// proxy",
-        ),
-        ("ws://a/", {"proxy": "socks5://p", "proxy_ssl": True}, "proxy_ssl argument is .* with a socks5:// proxy"),
+        *WRONG_PROXY_ARGUMENTS,
         ("ws://a/", {"proxy": "https://p", "proxy_ssl": None}, "proxy_ssl=None is incompatible with an https:// proxy"),
         (
             "ws://a/",
@@ -362,27 +293,16 @@ def test_what_an_http_proxy_is_told() -> None:
 # -- proxies that do not work ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("talk", "error"),
-    [
-        (leave, InvalidProxyMessage),
-        (answers(b"\x05\x00" + b"\r\n\r\n"), InvalidProxyMessage),
-        (answers(b"HTTP/1.1 200 OK\r\n"), InvalidProxyMessage),
-        (answers(b"HTTP/1.1 200 OK\r\n\r\nhello", stay=True), InvalidProxyMessage),
-        (answers(b"HTTP/1.1 407 Authenticate\r\n\r\nuntil the end"), InvalidProxyStatus),
-        (
-            answers(b"HTTP/1.1 407 Authenticate\r\n\r\n" + b"x" * 100_000, stay=True),
-            InvalidProxyStatus,
-        ),
-        (answers(b"HTTP/1.1 200 OK\r\n\r\n"), (InvalidMessage, OSError)),
-    ],
-)
+@pytest.mark.parametrize(("response", "stays", "error"), PROXY_ANSWERS)
 @pytest.mark.parametrize("secure", [False, True])
-def test_answers_of_http_proxies(talk: Any, error: Any, secure: bool) -> None:
+def test_answers_of_http_proxies(response: bytes | None, stays: bool, error: str, secure: bool) -> None:
+    talk = leave if response is None else answers(response, stay=stays)
+    errors = (InvalidMessage, OSError) if error == "lost" else getattr(exceptions, error)
+
     async def main() -> None:
         before = descriptors()
         async with misbehaving(talk) as port:
-            with pytest.raises(error) as info:
+            with pytest.raises(errors) as info:
                 await connect(f"ws{'s' * secure}://localhost/", proxy=f"http://localhost:{port}")
             if talk is leave:
                 assert isinstance(info.value.__cause__, EOFError)
@@ -407,7 +327,7 @@ def test_answers_of_socks_proxies(scheme: str, talk: Any) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", PROXY_SCHEMES)
 def test_no_proxy_there(scheme: str) -> None:
     async def main() -> None:
         with pytest.raises(OSError) as caught:
@@ -417,7 +337,7 @@ def test_no_proxy_there(scheme: str) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", PROXY_SCHEMES)
 def test_proxies_that_hang(scheme: str) -> None:
     async def main() -> None:
         server_tls, client_tls = tls_contexts()
@@ -440,7 +360,7 @@ def test_proxies_that_hang(scheme: str) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("scheme", [*SCHEMES[:2], "socks5h"])
+@pytest.mark.parametrize("scheme", [*PROXY_SCHEMES[:2], "socks5h"])
 @pytest.mark.parametrize("secure", [False, True])
 def test_cancellation_at_any_time(scheme: str, secure: bool) -> None:
     if scheme == "https" and secure and sys.version_info < (3, 11):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from aio import MASK, echo, pair, peer_of, run, serving, until, uri_of
+from cases.messages import ENDLESS_QUEUES, QUEUES, QUEUES_IN_BYTES
 from helpers import encode_frame
 from test_aio_callback import bomb, counting_turns
 from test_aio_link import Transport, feed, make, text
@@ -39,13 +40,7 @@ def full_of_numbers(count: int, **settings: Any) -> Connection:
 # Messages
 
 
-@pytest.mark.parametrize(
-    ("max_queue", "high", "low"),
-    [
-        *[(16, 16, 4), (1, 1, 0), (0, 1, 0), (2, 2, 0)],
-        *[((10, 3), 10, 3), ((10, 0), 10, 0), ((10, 50), 10, 9), ((10, None), 10, 2)],
-    ],
-)
+@pytest.mark.parametrize(("max_queue", "high", "low"), QUEUES)
 def test_limits_in_messages(max_queue: Any, high: int, low: int) -> None:
     async def main() -> None:
         connection = full_of_numbers(100, max_queue=max_queue)
@@ -63,7 +58,7 @@ def test_limits_in_messages(max_queue: Any, high: int, low: int) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("max_queue", [None, (None, None), (None, 5)])
+@pytest.mark.parametrize("max_queue", ENDLESS_QUEUES)
 def test_no_limit_in_messages(max_queue: Any) -> None:
     async def main() -> None:
         connection = full_of_numbers(5000, max_queue=max_queue)
@@ -78,7 +73,7 @@ def test_no_limit_in_messages(max_queue: Any) -> None:
 # Bytes
 
 
-@pytest.mark.parametrize(("limit", "held"), [(10_000, 10), (10_001, 11), (1000, 1), (1, 1), (0, 1), (100_000, 100)])
+@pytest.mark.parametrize(("limit", "held"), QUEUES_IN_BYTES)
 def test_limits_in_bytes(limit: int, held: int) -> None:
     async def main() -> None:
         connection = make(Transport(), max_queue=1000, max_queue_bytes=limit)

@@ -9,12 +9,12 @@ import os
 import socket
 import struct
 import tracemalloc
-import zlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from aio import Peer, byte_server, echo, pair, peer_of, port_of, run, serving, tls_contexts, until, uri_of
+from cases.ends import ERRORS_OF_THE_PEER, STALLED, deflate
 
 from wsproto_fast import Limits, State
 from wsproto_fast.asyncio import ServerConnection, connect
@@ -26,11 +26,6 @@ from wsproto_fast.exceptions import (
 )
 
 DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
-
-
-def deflate(data: bytes) -> bytes:
-    compressor = zlib.compressobj(9, zlib.DEFLATED, -12)
-    return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
 def errors_of(talk: Callable[[Peer], Awaitable[Any]], **options: Any) -> ConnectionClosed:
@@ -53,22 +48,7 @@ def errors_of(talk: Callable[[Peer], Awaitable[Any]], **options: Any) -> Connect
     return run(main())
 
 
-@pytest.mark.parametrize(
-    ("first", "payload", "code"),
-    [
-        (0x83, b"", 1002),  # reserved opcode
-        (0x80, b"x", 1002),  # continuation of nothing
-        (0x09, b"", 1002),  # fragmented ping
-        (0x89, b"x" * 126, 1002),
-        (0x88, b"\x03", 1002),  # half a close code
-        (0x88, b"\x03\xed", 1002),  # 1005 on the wire
-        (0x81, b"\xff", 1007),
-        (0x88, b"\x03\xe8\xff", 1007),
-        (0x82, b"x" * 2000, 1009),
-        (0xC2, deflate(bytes(10_000_000)), 1009),  # bomb
-        (0xC2, b"\xff\xff\xff\xff", None),  # not deflate
-    ],
-)
+@pytest.mark.parametrize(("first", "payload", "code"), ERRORS_OF_THE_PEER)
 def test_errors_of_the_peer(first: int, payload: bytes, code: int | None) -> None:
     codes: list[int] = []
 
@@ -208,11 +188,7 @@ async def flood(
     return taken
 
 
-@pytest.mark.parametrize(
-    ("first", "payload"),
-    [(0x89, b"x" * 125), (0x82, os.urandom(10_000)), (0xC2, deflate(bytes(2**20)))],
-    ids=["pings", "echoes", "bombs"],
-)
+@pytest.mark.parametrize(("first", "payload"), STALLED.values(), ids=STALLED)
 def test_stalled_reader_costs_bounded_memory(first: int, payload: bytes) -> None:
     """The peer floods and never reads an answer."""
 

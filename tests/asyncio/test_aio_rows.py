@@ -9,12 +9,12 @@ import logging
 import os
 import threading
 import tracemalloc
-import zlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from aio import Peer, byte_server, echo, pair, peer_of, run, serving, until
+from cases.ends import HALVES, deflate
 from helpers import encode_frame
 
 from wsproto_fast import State
@@ -92,8 +92,7 @@ def test_messages_taken_by_another_thread() -> None:
 
 def test_bombs_that_nobody_takes() -> None:
     """Two of the largest messages are held; the other bombs stay as they came, whatever one read brought."""
-    compressor = zlib.compressobj(9, zlib.DEFLATED, -12)
-    bomb = (compressor.compress(bytes(2**20)) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    bomb = deflate(bytes(2**20))
 
     async def main() -> None:
         async with serving(lambda ws: ws.wait_closed(), close_timeout=0.2) as server:
@@ -147,11 +146,7 @@ def test_server_that_floods_instead_of_closing() -> None:
     run(main())
 
 
-@pytest.mark.parametrize(
-    "half",
-    [b"\x81", b"\x82\xfe\xff\xff\x00\x00", b"\x02\x81\x00\x00\x00\x00x", b"\x89\x84\x00\x00\x00\x00p"],
-    ids=["header", "payload", "message", "ping"],
-)
+@pytest.mark.parametrize("half", HALVES.values(), ids=HALVES)
 def test_half_open_in_the_middle_of_something(half: bytes) -> None:
     """Gone after ping_interval, ping_timeout and close_timeout together, by default 50 s."""
 

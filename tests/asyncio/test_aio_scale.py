@@ -13,12 +13,12 @@ import socket
 import subprocess
 import sys
 import threading
-import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from aio import REACTOR, REQUEST, ROOT, port_of, run, uri_of
+from cases.ends import FLOODS
 from helpers import encode_frame
 
 import wsproto_fast._codec
@@ -108,22 +108,6 @@ def echoes(sock: socket.socket) -> None:
 
 
 # One busy peer ------------------------------------------------------------------------------------------------------
-
-
-def bomb() -> bytes:
-    compressor = zlib.compressobj(9, zlib.DEFLATED, -12)
-    return encode_frame(0xC2, (compressor.compress(bytes(2**20)) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4], mask=MASK)
-
-
-FLOODS = {
-    "pings": encode_frame(0x89, b"x" * 125, mask=MASK) * 500,
-    "tiny frames": encode_frame(0x82, b"x", mask=MASK) * 9000,
-    "empty frames": encode_frame(0x81, b"", mask=MASK) * 9000,
-    "tiny fragments": encode_frame(0x02, b"x", mask=MASK)
-    + encode_frame(0x00, b"x", mask=MASK) * 4000
-    + encode_frame(0x80, b"x", mask=MASK),
-    "bombs": bomb() * 64,
-}
 
 
 async def iterate(ws: ServerConnection) -> None:

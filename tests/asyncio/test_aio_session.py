@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from aio import ROOT, Peer, answer, echo, run, serving, uri_of
+from cases.sessions import ENDS, LASTING, OUTBOXES, PASSING, status
 
 from wsproto_fast import SendStatus, State
 from wsproto_fast.asyncio import ServerConnection, Session, SessionState, serve
@@ -81,10 +82,6 @@ async def scripted(*scripts: Script | bytes) -> AsyncIterator[str]:
             await asyncio.wait(handlers)
     assert not errors, errors
     assert not left
-
-
-def status(code: int) -> bytes:
-    return b"HTTP/1.1 %d Whatever\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % code
 
 
 def reset(peer: Peer) -> None:
@@ -156,8 +153,8 @@ async def fail(ws: ServerConnection, message: str) -> None:
 
 @pytest.mark.parametrize(
     "end",
-    [*map(ended_by_handler, (1000, 1001, 1011, 1012, 4000)), vanish, fail],
-    ids=["1000", "1001", "1011", "1012", "4000", "eof", "error"],
+    [*map(ended_by_handler, ENDS), vanish, fail],
+    ids=[*map(str, ENDS), "eof", "error"],
 )
 def test_it_connects_again_however_a_connection_ended(end: Any) -> None:
     async def main() -> None:
@@ -479,7 +476,7 @@ def test_on_open_must_not_wait_for_its_session() -> None:
 # Attempts
 
 
-@pytest.mark.parametrize("code", [408, 425, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("code", PASSING)
 def test_statuses_that_may_pass(code: int) -> None:
     async def main() -> None:
         async with scripted(status(code), status(code), say("at last")) as uri:
@@ -489,7 +486,7 @@ def test_statuses_that_may_pass(code: int) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("code", [400, 401, 403, 404, 501])
+@pytest.mark.parametrize("code", LASTING)
 def test_statuses_that_will_not_pass(code: int, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with scripted(status(code)) as uri:
@@ -785,7 +782,7 @@ def test_error() -> None:
     run(main())
 
 
-@pytest.mark.parametrize("outbox", ["keep", "drop", "error"])
+@pytest.mark.parametrize("outbox", OUTBOXES)
 def test_a_connection_that_ends_while_messages_wait_to_be_sent(outbox: Any) -> None:
     async def main() -> None:
         heard: list[str] = []

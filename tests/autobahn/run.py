@@ -1,6 +1,7 @@
-"""Runs the Autobahn TestSuite against our asyncio server and client and judges its reports.
+"""Runs the Autobahn TestSuite against our servers and clients and judges its reports.
 
-Usage: run.py [server] [client]      (the role of wsproto_fast; both, at the same time, by default)
+Usage: run.py [server] [client] [server-threads] [client-threads]      (roles of wsproto_fast, at the same time; by
+                                                                        default those of the asyncio adapter)
 
 ``AUTOBAHN_CASES``    comma-separated patterns of cases, such as ``1.*,6.4.*``; all by default
 ``AUTOBAHN_TIMEOUT``  seconds for one role; 1800 by default
@@ -30,6 +31,7 @@ HERE = Path(__file__).resolve().parent
 WORK = HERE.parent.parent / "build" / "autobahn"
 BOOTSTRAP = "virtualenv==20.15.1"  # the last series that makes environments for Python 2.7 from Python 2.7
 AGENT = "wsproto_fast"
+ROLES = {"server", "client", "server-threads", "client-threads"}
 ACCEPTED = {"OK", "INFORMATIONAL"}
 #: A text message, then a frame that must fail the connection, often in one read: the message is delivered, but the
 #: connection is closed before a task can echo it.
@@ -124,13 +126,15 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 class Role:
-    """Our side of the suite: "server" (against fuzzingclient) or "client" (against fuzzingserver)."""
+    """Our side of the suite: "server" (against fuzzingclient) or "client" (against fuzzingserver), perhaps with
+    threads."""
 
     #: Number of cases that the suite's server offered to our client.
     expected: int | None = None
 
     def __init__(self, name: str, wstest: Path) -> None:
         self.name = name
+        self.script = HERE / f"echo_{name.replace('-', '_')}.py"
         self.wstest = wstest
         self.folder = WORK / name
         self.seconds = 0.0
@@ -143,7 +147,7 @@ class Role:
         self.folder.mkdir(parents=True)
         start = time.monotonic()
         try:
-            self.run_as_server() if self.name == "server" else self.run_as_client()
+            self.run_as_server() if self.name.startswith("server") else self.run_as_client()
             self.judge()
         except (Trouble, OSError, ValueError, subprocess.SubprocessError) as error:
             self.failures.append(f"{type(error).__name__}: {error}")
@@ -172,26 +176,26 @@ class Role:
         return self.start("wstest", self.wstest, "-m", mode, "-s", path)
 
     def run_as_server(self) -> None:
-        server = self.start("server", sys.executable, HERE / "echo_server.py", pipe=True)
+        server = self.start("server", sys.executable, self.script, pipe=True)
         assert server.stdout is not None
         port = server.stdout.readline().strip().decode()
         if not port:
-            raise Trouble(f"echo_server.py did not start:\n{self.log('server')}")
+            raise Trouble(f"{self.script.name} did not start:\n{self.log('server')}")
         servers = [{"agent": AGENT, "url": f"ws://127.0.0.1:{port}"}]
         client = self.start_wstest("fuzzingclient", servers=servers)
         if client.wait(TIMEOUT) != 0:
             raise Trouble(f"wstest failed:\n{self.log('wstest')}")
         if server.poll() is not None:
-            raise Trouble(f"echo_server.py ended:\n{self.log('server')}")
+            raise Trouble(f"{self.script.name} ended:\n{self.log('server')}")
 
     def run_as_client(self) -> None:
         url = f"ws://127.0.0.1:{free_port()}"
         server = self.start_wstest("fuzzingserver", url=url, webport=0)
         wait_for_port(int(url.rpartition(":")[2]), server)
-        client = self.start("client", sys.executable, HERE / "echo_client.py", url, pipe=True)
+        client = self.start("client", sys.executable, self.script, url, pipe=True)
         output, _ = client.communicate(timeout=TIMEOUT)
         if client.returncode != 0:
-            raise Trouble(f"echo_client.py failed:\n{self.log('client')}")
+            raise Trouble(f"{self.script.name} failed:\n{self.log('client')}")
         self.expected = int(output)
 
     def log(self, name: str) -> str:
@@ -224,7 +228,7 @@ def case_key(case: str) -> list[int]:
 
 
 def print_summary(roles: list[Role]) -> None:
-    print(f"\n{'role':<8}{'group':<8}{'cases':>6}{'OK':>6}{'INFO':>6}{'RACE':>6}{'other':>7}{'seconds':>9}")
+    print(f"\n{'role':<16}{'group':<8}{'cases':>6}{'OK':>6}{'INFO':>6}{'RACE':>6}{'other':>7}{'seconds':>9}")
     for role in roles:
         groups: dict[str, Counter[str]] = {}
         for case, result in sorted(role.results.items(), key=lambda item: case_key(item[0])):
@@ -237,7 +241,7 @@ def print_summary(roles: list[Role]) -> None:
             cases = counter["OK"] + counter["INFO"] + counter["RACE"] + counter["other"]
             seconds = role.seconds if group == "all" else counter["ms"] / 1000
             print(
-                f"{role.name:<8}{group:<8}{cases:>6}{counter['OK']:>6}{counter['INFO']:>6}{counter['RACE']:>6}"
+                f"{role.name:<16}{group:<8}{cases:>6}{counter['OK']:>6}{counter['INFO']:>6}{counter['RACE']:>6}"
                 f"{counter['other']:>7}{seconds:>9.1f}"
             )
     for role in roles:
@@ -247,7 +251,7 @@ def print_summary(roles: list[Role]) -> None:
 
 def main() -> int:
     names = sys.argv[1:] or ["server", "client"]
-    if not {"server", "client"}.issuperset(names):
+    if not ROLES.issuperset(names):
         print(__doc__)
         return 2
     python27 = find_python27()

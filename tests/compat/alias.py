@@ -44,8 +44,15 @@ class Alias(MetaPathFinder, Loader):
         module.__spec__ = module.__spec__.loader_state
 
 
+NAMES = os.environ.get("WSPROTO_FAST_ALIAS", "wsproto").split(",")
+
+
 def pytest_configure() -> None:
-    names = os.environ.get("WSPROTO_FAST_ALIAS", "wsproto").split(",")
-    early = sys.modules.keys() & names
+    early = sys.modules.keys() & set(NAMES)
     assert not early, f"imported before they could be replaced: {early}"
-    sys.meta_path.insert(0, Alias(names))
+    sys.meta_path.insert(0, Alias(NAMES))
+
+
+def pytest_sessionfinish() -> None:
+    for name in NAMES:
+        assert sys.modules[name].__name__ == TARGET + name, f"{name} was not replaced"

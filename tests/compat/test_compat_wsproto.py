@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from typing import Any
 
@@ -48,7 +49,7 @@ def compare(client: bool, operations: list[tuple[Any, ...]], *, foreign: bool = 
     return got
 
 
-# Surface ----------------------------------------------------------------------------------------------------------------
+# Surface --------------------------------------------------------------------------------------------------------------
 
 
 def public(module: Any) -> list[str]:
@@ -62,7 +63,7 @@ def public(module: Any) -> list[str]:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_every_name_is_there(module: str) -> None:
-    original, ours = [getattr(library, module) for library in BOTH]
+    original, ours = [importlib.import_module(f"{library.__name__}.{module}") for library in BOTH]
     assert module == "typing" or len(public(original)) > 2
     assert module != "typing" or ours.Headers == original.Headers
     for name in public(original):
@@ -101,7 +102,7 @@ def test_package() -> None:
         assert hasattr(OURS, name), name
 
 
-# Bytes in ---------------------------------------------------------------------------------------------------------------
+# Bytes in -------------------------------------------------------------------------------------------------------------
 
 texts = st.text(max_size=20).map(lambda text: text.encode("utf-8", "surrogatepass"))
 payloads = st.one_of(texts, st.binary(max_size=20), st.integers(120, 130).map(bytes), st.just(b"ab" * 40_000))
@@ -260,8 +261,10 @@ def test_headers_in_pieces(client: bool, foreign: bool) -> None:
 def test_huge_length(client: bool) -> None:
     for top in (0x80, 0x7F):
         wire = bytes((0x82, 127 if client else 255, top)) + bytes(7) + bytes(0 if client else 4)
-        told = [record(lib, conn, [("receive", wire), ("events",)]) for lib, conn in
-                zip(BOTH, connections(client), strict=True)]
+        told = [
+            record(lib, conn, [("receive", wire), ("events",)])
+            for lib, conn in zip(BOTH, connections(client), strict=True)
+        ]
         if top == 0x80:
             assert told[0] == told[1]
         else:  # no limit there, and what cannot be refused here at once
@@ -294,7 +297,7 @@ def test_surrogates_are_refused_at_once() -> None:
     )
 
 
-# Other calls ------------------------------------------------------------------------------------------------------------
+# Other calls ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("data", [bytearray(b"\x81\x01a"), memoryview(b"\x81\x01a")])
@@ -355,7 +358,7 @@ def test_close_codes_by_name() -> None:
         assert outcome(library.frame_protocol.FrameProtocol(False, []).close) == b"\x88\0"
 
 
-# Events -----------------------------------------------------------------------------------------------------------------
+# Events ---------------------------------------------------------------------------------------------------------------
 
 EVENTS: list[tuple[Any, ...]] = [
     ("Request", "host", "/"),
@@ -384,9 +387,7 @@ def test_events(what: tuple[Any, ...]) -> None:
     assert plain(mine) == plain(theirs)
     assert plain(dataclasses.asdict(mine)) == plain(dataclasses.asdict(theirs))
     assert type(mine).__match_args__ == type(theirs).__match_args__
-    assert [outcome(lambda event=event: hash(event) and None) for event in (mine, theirs)][0] == outcome(
-        lambda: hash(theirs) and None
-    )
+    assert outcome(lambda: type(hash(mine))) == outcome(lambda: type(hash(theirs)))  # a list has none
     same = make(OURS, what)
     assert mine == same
     assert mine != make(OURS, EVENTS[EVENTS.index(what) - 1])

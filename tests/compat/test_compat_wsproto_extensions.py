@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from typing import Any
 
@@ -37,7 +38,7 @@ def joined(events: list[Any]) -> list[Any]:
     return result
 
 
-# permessage-deflate -----------------------------------------------------------------------------------------------------
+# permessage-deflate ---------------------------------------------------------------------------------------------------
 
 AGREEMENTS = [
     "",
@@ -54,7 +55,7 @@ messages = st.lists(
 def pieces(payload: Any, cuts: int) -> list[tuple[Any, bool]]:
     """A message in fragments, the last one marked."""
     edges = [len(payload) * i // (cuts + 1) for i in range(cuts + 2)]
-    return [(payload[a:b], i == cuts) for i, (a, b) in enumerate(zip(edges, edges[1:], strict=False))]
+    return [(payload[a:b], i == cuts) for i, (a, b) in enumerate(itertools.pairwise(edges))]
 
 
 @settings(deadline=None)
@@ -209,7 +210,7 @@ def test_answers_of_extensions(answer: Any) -> None:
     assert b"Extensions" not in quiet.send(OURS.events.Request("h", "/", extensions=[extension]))
 
 
-# Extensions of others ---------------------------------------------------------------------------------------------------
+# Extensions of others -------------------------------------------------------------------------------------------------
 
 
 def shouting(library: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -47,7 +48,7 @@ def run(pair: list[Any], operations: list[tuple[Any, ...]]) -> list[Any]:
     return answers[1]
 
 
-# Server -----------------------------------------------------------------------------------------------------------------
+# Server ---------------------------------------------------------------------------------------------------------------
 
 REQUESTS = {
     "plain": request(),
@@ -178,20 +179,21 @@ def test_a_request_that_somebody_else_read() -> None:
     for headers, path in ((HEADERS, "/a"), (HEADERS, b"/b"), (without(b"Upgrade"), "/")):
         told = []
         for server in servers():
-            answer = outcome(lambda server=server: server.initiate_upgrade_connection(headers, path))
+            answer = outcome(functools.partial(server.initiate_upgrade_connection, headers, path))
             told.append((answer, plain(list(server.events()))))
         assert told[0] == told[1]
     for client in clients():
-        answer = outcome(lambda client=client: client.initiate_upgrade_connection(HEADERS, "/"))
+        answer = outcome(functools.partial(client.initiate_upgrade_connection, HEADERS, "/"))
         assert answer[:2] == ("LocalProtocolError", "Cannot initiate an upgrade connection when acting as the client")
-    wrong = [(without(b"Host"), "/"), (HEADERS, "/ "), ([*HEADERS, (b"a b", b"c")], "/"), ([*HEADERS, ("a", "\n")], "/")]
+    wrong = [(without(b"Host"), "/"), (HEADERS, "/ ")]
+    wrong += [([*HEADERS, (b"a b", b"c")], "/"), ([*HEADERS, (b"a", b"\n")], "/")]
     for headers, path in wrong:
         for server in servers():
-            kind = outcome(lambda: server.initiate_upgrade_connection(headers, path))[0]  # noqa: B023
+            kind = outcome(functools.partial(server.initiate_upgrade_connection, headers, path))[0]
             assert kind == "LocalProtocolError"
 
 
-# Client -----------------------------------------------------------------------------------------------------------------
+# Client ---------------------------------------------------------------------------------------------------------------
 
 ACCEPT = [(b"Upgrade", b"WebSocket"), (b"Connection", b"Upgrade"), (b"Sec-WebSocket-Accept", b"")]
 
@@ -204,6 +206,7 @@ def response(headers: Pairs, line: bytes = b"HTTP/1.1 101 Switching Protocols", 
 
 
 REFUSED = b"HTTP/1.1 403 Forbidden"
+CHUNKED = [(b"Transfer-Encoding", b"chunked")]
 RESPONSES = {
     "accepted": lambda: response(ACCEPT),
     "with data": lambda: response([*ACCEPT, (b"Server", b"x")], body=b"\x81\x01a\x89"),
@@ -222,11 +225,11 @@ RESPONSES = {
     "body": lambda: response([(b"Content-Length", b"5"), (b"A", b"b")], REFUSED, b"abcde"),
     "until the end": lambda: response([], REFUSED, b"abcde"),
     "1.0": lambda: response([], b"HTTP/1.0 403 No", b"abcde"),
-    "chunked": lambda: response([(b"Transfer-Encoding", b"chunked")], REFUSED, b"3\r\nabc\r\nA;x\r\n0123456789\r\n0\r\n\r\n"),
-    "trailer": lambda: response([(b"Transfer-Encoding", b"chunked")], REFUSED, b"0\r\na: b\r\n\r\n"),
-    "bad chunk": lambda: response([(b"Transfer-Encoding", b"chunked")], REFUSED, b"x\r\n"),
-    "bad chunk end": lambda: response([(b"Transfer-Encoding", b"chunked")], REFUSED, b"1\r\naXY"),
-    "other chunk end": lambda: response([(b"Transfer-Encoding", b"chunked")], REFUSED, b"1\r\naX\n\n"),
+    "chunked": lambda: response(CHUNKED, REFUSED, b"3\r\nabc\r\nA;x\r\n0123456789\r\n0\r\n\r\n"),
+    "trailer": lambda: response(CHUNKED, REFUSED, b"0\r\na: b\r\n\r\n"),
+    "bad chunk": lambda: response(CHUNKED, REFUSED, b"x\r\n"),
+    "bad chunk end": lambda: response(CHUNKED, REFUSED, b"1\r\naXY"),
+    "other chunk end": lambda: response(CHUNKED, REFUSED, b"1\r\naX\n\n"),
     "no http": lambda: b"nonsense\r\n\r\n",
     "bad length": lambda: response([(b"Content-Length", b"x")], REFUSED),
 }
@@ -325,7 +328,7 @@ def test_no_extension_in_common() -> None:
         assert b"Extensions" not in server.send(library.events.AcceptConnection(extensions=[other]))
 
 
-# What is ours -----------------------------------------------------------------------------------------------------------
+# What is ours ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -362,7 +365,7 @@ def test_responses_that_only_we_refuse() -> None:
 
     deflate = OURS.extensions.PerMessageDeflate()
     answer = (b"Sec-WebSocket-Extensions", b"permessage-deflate; server_max_window_bits=99")
-    with pytest.raises(OURS.utilities.RemoteProtocolError, match="unacceptable parameters of extension permessage-deflate"):
+    with pytest.raises(OURS.utilities.RemoteProtocolError, match="unacceptable parameters of extension"):
         client([deflate]).receive_data(response([*ACCEPT, answer]))
     with pytest.raises(OURS.utilities.RemoteProtocolError, match="Bad HTTP message"):
         client([]).receive_data(response([*ACCEPT, (b"Sec-WebSocket-Protocol", b"\xff")]))
@@ -381,16 +384,17 @@ def test_endless_lines_are_refused() -> None:
     assert outcome(lambda: client.receive_data(b"0" * 70_000))[1] == "Bad HTTP message"
 
 
+PARTS = [b"GET / HTTP/1.1\r\n", b"HTTP/1.1 403 \r\n", b"Host: a\r\n", b"\r\n", b"A: b", b"\xff"]
+
+
 @settings(deadline=None)
-@given(st.lists(st.sampled_from([b"GET / HTTP/1.1\r\n", b"HTTP/1.1 403 \r\n", b"Host: a\r\n", b"\r\n", b"A: b", b"\xff"])))
+@given(st.lists(st.sampled_from(PARTS)))
 def test_any_bytes_raise_nothing_else(parts: list[bytes]) -> None:
     for kind in (OURS.ConnectionType.SERVER, OURS.ConnectionType.CLIENT):
         connection = OURS.WSConnection(kind)
         if kind is OURS.ConnectionType.CLIENT:
             connection.send(OURS.events.Request("h", "/"))
         for part in parts:
-            try:
-                connection.receive_data(part)
-            except OURS.utilities.RemoteProtocolError as error:
-                assert error.event_hint is not None
+            answer = outcome(functools.partial(connection.receive_data, part))
+            assert answer in (NOTHING, ("RemoteProtocolError", answer[1], plain(OURS.events.RejectConnection())))
         list(connection.events())

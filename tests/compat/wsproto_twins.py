@@ -18,13 +18,6 @@ import wsproto.typing
 import wsproto.utilities
 
 import wsproto_fast.compat.wsproto as facade
-import wsproto_fast.compat.wsproto.connection
-import wsproto_fast.compat.wsproto.events
-import wsproto_fast.compat.wsproto.extensions
-import wsproto_fast.compat.wsproto.frame_protocol
-import wsproto_fast.compat.wsproto.handshake
-import wsproto_fast.compat.wsproto.typing
-import wsproto_fast.compat.wsproto.utilities
 
 ORIGINAL: Any = wsproto
 OURS: Any = facade
@@ -33,7 +26,7 @@ BOTH = (ORIGINAL, OURS)
 KEY = b"\x01\xfe\x03\x80"
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _same_random_bytes() -> Iterator[None]:
     """One masking key and one nonce for both."""
     source = types.SimpleNamespace(urandom=lambda n: (KEY * 4)[:n])
@@ -92,8 +85,8 @@ def record(library: Any, connection: Any, operations: list[tuple[Any, ...]]) -> 
 
 
 def frame(first: int, payload: bytes, *, client: bool, bits: int = 0, size: int | None = None) -> bytes:
-    """A frame as the peer of a ``client`` or of a server sends it. ``bits`` are turned over in its second byte, ``size``
-    is the number of bytes that the length takes if not the fewest."""
+    """A frame as the peer of a ``client`` or of a server sends it. ``bits`` are turned over in its second byte,
+    ``size`` is the number of bytes that the length takes if not the fewest."""
     length = len(payload)
     if size is None or length >> 8 * size:
         size = 0 if length < 126 else 2 if length < 65536 else 8

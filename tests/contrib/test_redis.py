@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import re
 import struct
 import threading
 from collections.abc import AsyncIterator, Hashable, Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aio import missing, run, serving, until, uri_of
+from aio import ROOT, missing, run, serving, until, uri_of
 from redis_servers import RedisServer, redis_server
 
 from wsproto_fast import PreparedMessage
@@ -566,6 +567,32 @@ def test_what_redis_refuses_is_dropped_and_counted(tmp_path: Path, caplog: pytes
     assert not any("pass@" in record.getMessage() for record in caplog.records)
 
 
+def test_the_least_that_a_user_must_be_allowed(tmp_path: Path) -> None:
+    """It is in the docs."""
+    page = (ROOT / "docs" / "scaling.md").read_text()
+    [user] = re.findall(r"^ACL SETUSER (\w+) (.*)$", page, re.MULTILINE)
+
+    async def main(server: RedisServer) -> None:
+        async with buses(server.url.replace("//", "//chat:password@"), timeout=0.1) as (one, two):
+            for channel in ("stays", "goes"):
+                listener = Listener(two, channel)
+                await two.ready()
+                publish(one, "x", channel=channel)
+                await until(lambda listener=listener: bool(listener.got))  # type: ignore[misc]
+            two.leave("goes", listener.deliver)
+            await until(lambda: two._requested == {b"wsproto_fast:stays"} and not two._ping_is_due)
+            await until(lambda: two._ping_is_due)
+            await until(lambda: two._heard)
+            assert one.connected
+            assert two.connected
+            assert not any(bus.stats.gaps or bus.stats.dropped for bus in (one, two))
+
+    users = tmp_path / "users"
+    users.write_text(f"user {user[0]} {user[1]}\nuser default on nopass ~* &* +@all\n")
+    with redis_server(tmp_path, "--aclfile", str(users)) as server:
+        run(main(server))
+
+
 @pytest.mark.parametrize("url", ["http://localhost", "localhost", "redis://localhost?protocol=3"])
 def test_no_url(url: str) -> None:
     with pytest.raises(ValueError, match="Redis URL"):
@@ -583,9 +610,10 @@ def test_a_group_that_nobody_knows_leaves_its_channel(shared: RedisServer) -> No
                 return dict(await other.pubsub_numsub("leave:a", "leave:b"))
 
             group = Group(bus=bus, channel="a")
-            twin = Group(bus=bus, channel="a")
             keeps = Group(bus=bus, channel="b")
             await bus.ready()
+            twin = Group(bus=bus, channel="a")
+            assert bus._settled.is_set()  # nothing is to be done
             assert await subscribers() == {b"leave:a": 1, b"leave:b": 1}
             del twin
             gc.collect()
@@ -602,9 +630,25 @@ def test_a_group_that_nobody_knows_leaves_its_channel(shared: RedisServer) -> No
         late = Group(bus=bus, channel="c")
         assert late.broadcast("to nobody").sent == 0
         assert bus.stats.dropped == 1
+        late_groups.append(late)
 
+    late_groups: list[Group] = []
     run(main())
-    gc.collect()  # the loop is closed
+    late_groups.clear()  # now the loop is closed
+    gc.collect()
+
+
+def test_the_end_while_redis_is_away(tmp_path: Path) -> None:
+    async def main(server: RedisServer) -> None:
+        async with RedisBus(server.url, timeout=3600) as bus:
+            await bus.ready()
+            server.stop()
+            await until(lambda: not bus.connected)
+            publish(bus, "x")
+        assert (bus.stats.dropped, bus.pending) == (1, 0)
+
+    with redis_server(tmp_path) as server:
+        run(main(server))
 
 
 def test_joining_and_leaving_before_the_start(shared: RedisServer) -> None:

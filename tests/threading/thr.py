@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,20 +13,23 @@ from concurrent.futures import Future
 from typing import Any
 
 import websockets.sync.server
+from cases.handshakes import REQUEST
 from helpers import encode_frame, parse_frames
+from peers import ROOT as ROOT
+from peers import answer
+from peers import descriptors as descriptors
+from peers import tls_contexts as tls_contexts
 
-from wsproto_fast.threading import ClientConnection, Connection, Server, connect, serve
+from wsproto_fast.threading import ClientConnection, Connection, Server, ServerConnection, connect, serve
+
+#: With it, close() resets the connection.
+RESET = struct.pack("ii", 1, 0)
 
 MASK = b"\x01\x02\x03\x04"
 #: No wait of a test is to last longer.
 LIMIT = 10.0
 #: More than fits between a peer that does not read and a small limit.
 LARGE = bytes(200_000)
-#: A request that any server accepts; the answer to it has a fixed Sec-WebSocket-Accept.
-REQUEST = (
-    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-)
 
 
 def until(condition: Callable[[], object], limit: float = LIMIT) -> None:
@@ -150,18 +154,34 @@ class Peer:
     def expect_eof(self) -> None:
         assert self.sock.recv(1) == b""
 
+    def rest(self) -> bytes:
+        """All that comes until the end, however it ends."""
+        data, self.data = self.data, b""
+        with contextlib.suppress(ConnectionError):
+            while more := self.sock.recv(65536):
+                data += more
+        return data
+
     def reset(self) -> None:
         """Go away without a word."""
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self.sock.close()
+
+    def answer_close(self) -> None:
+        """Read frames until the Close frame, and answer it."""
+        first, payload = self.frame()
+        while first != 0x88:
+            first, payload = self.frame()
+        self.send(0x88, payload)
 
 
 @contextlib.contextmanager
 def raw(server: Server, *, small: bool = False) -> Iterator[Peer]:
-    """A TCP connection to the server; ``small``: of which the system takes little that nobody reads."""
+    """A TCP connection to the server. ``small``: it takes little before it is read."""
     with socket.socket() as sock:
         if small:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.settimeout(LIMIT)
         sock.connect(("127.0.0.1", port_of(server)))
         yield Peer(sock, MASK)
 
@@ -173,22 +193,6 @@ def peer_of(server: Server, headers: bytes = b"", *, small: bool = False) -> Ite
         peer.sock.sendall(REQUEST + headers + b"\r\n")
         assert peer.head().startswith(b"HTTP/1.1 101 ")
         yield peer
-
-
-def answer(request: bytes, headers: bytes = b"") -> bytes:
-    """The 101 for a request."""
-    import base64
-    import hashlib
-
-    key = next(line for line in request.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key:"))
-    digest = hashlib.sha1(key.split(b":")[1].strip() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
-    return (
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
-        + base64.b64encode(digest)
-        + b"\r\n"
-        + headers
-        + b"\r\n"
-    )
 
 
 @contextlib.contextmanager
@@ -224,16 +228,119 @@ def narrow(uri: str) -> socket.socket:
     return sock
 
 
-def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Contexts of a server, with a certificate for localhost, and of a client that trusts it."""
-    import trustme
+class Answering:
+    """A server made of bytes for any number of clients. ``respond`` makes the answer to each request; b"" is none, None
+    the end at once."""
 
-    authority = trustme.CA()
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost", "127.0.0.1").configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return server, client
+    def __init__(self, respond: Callable[[bytes], bytes | None], scheme: str = "ws") -> None:
+        self.respond = respond
+        self.scheme = scheme
+        self.port = 0
+        self.requests: list[bytes] = []
+        #: Connections that the client has not ended.
+        self.open = 0
+
+    def talk(self, peer: Peer) -> None:
+        self.requests.append(peer.head())
+        response = self.respond(self.requests[-1])
+        if response is not None:
+            peer.sock.sendall(response)
+            if peer.sock.recv(1):
+                peer.sock.sendall(b"\x88\x02\x03\xe8")  # to what must be a Close frame
+                peer.rest()
+
+    def uri(self, path: str = "/", host: str = "localhost") -> str:
+        return f"{self.scheme}://{host}:{self.port}{path}"
+
+    def headers(self, request: int = -1) -> dict[str, str]:
+        lines = self.requests[request].decode().split("\r\n")[1:-2]
+        return dict(line.split(": ", 1) for line in lines)
+
+
+@contextlib.contextmanager
+def answering(
+    respond: Callable[[bytes], bytes | None] = answer, *, tls: ssl.SSLContext | None = None
+) -> Iterator[Answering]:
+    server = Answering(respond, "ws" if tls is None else "wss")
+
+    def talk(peer: Peer) -> None:
+        server.open += 1
+        try:
+            server.talk(peer)
+        finally:
+            server.open -= 1
+
+    with talking(talk, tls=tls) as port:
+        server.port = port
+        yield server
+        until(lambda: not server.open)
+
+
+@contextlib.contextmanager
+def talking(talk: Callable[[Peer], object], *, tls: ssl.SSLContext | None = None) -> Iterator[int]:
+    """A server made of bytes for any number of clients, each in a thread, which may go whenever they like. Yields its
+    port; in the end no client may be left, and nothing but a lost connection may have been raised."""
+    threads: list[threading.Thread] = []
+    errors: list[BaseException] = []
+
+    def run(sock: socket.socket) -> None:
+        try:
+            with contextlib.suppress(OSError, EOFError), contextlib.ExitStack() as stack:
+                stack.callback(sock.close)
+                sock.settimeout(LIMIT)
+                if tls is not None:
+                    sock = stack.enter_context(tls.wrap_socket(sock, server_side=True))
+                talk(Peer(sock, None))
+        except BaseException as exc:
+            errors.append(exc)
+
+    def accept() -> None:
+        while True:
+            sock, _ = listening.accept()
+            if over:
+                sock.close()
+                return
+            threads.append(threading.Thread(target=run, args=(sock,)))
+            threads[-1].start()
+
+    over: list[bool] = []
+    with socket.create_server(("127.0.0.1", 0), backlog=500) as listening:
+        address = listening.getsockname()
+        with thread(accept) as outcome:
+            try:
+                yield address[1]
+            finally:
+                over.append(True)
+                socket.create_connection(address).close()
+        for each in threads:
+            each.join(LIMIT)
+            assert not each.is_alive(), "a client does not go"
+        assert outcome == [None]
+        assert errors == []
+
+
+@contextlib.contextmanager
+def handed_over(
+    *, headers: bytes = b"", small: bool = False, **settings: Any
+) -> Iterator[tuple[ServerConnection, Peer]]:
+    """A server's connection with which nothing happens but what the test does, and its peer. ``small``: little fits
+    between the two."""
+    got: list[ServerConnection] = []
+    over = threading.Event()
+
+    def handler(connection: ServerConnection) -> None:
+        got.append(connection)
+        over.wait(60)
+
+    settings = {"close_timeout": 0.2, **settings}
+    with serving(handler, **settings) as server:
+        if small:
+            server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        with contextlib.ExitStack() as stack:
+            stack.callback(over.set)
+            peer = stack.enter_context(peer_of(server, headers, small=small))
+            until(lambda: got)
+            yield got[0], peer
 
 
 def start(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:

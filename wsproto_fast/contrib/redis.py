@@ -156,8 +156,9 @@ class RedisBus:
         self._subscribed: set[bytes] = set()
         #: The subscriber has something to say.
         self._changed = asyncio.Event()
-        #: Nothing came for ``timeout`` seconds, so Redis is asked for a sign of life.
-        self._pinged = False
+        #: Something came since somebody last looked; nothing did, so Redis is to be asked for a sign of life.
+        self._heard = False
+        self._ping_is_due = False
         #: Something waits in the outbox; nothing waits, and nothing is on its way.
         self._mail = asyncio.Event()
         self._idle = asyncio.Event()
@@ -347,12 +348,11 @@ class RedisBus:
     async def _attend(self) -> None:
         """Use the connections until one fails, which is raised."""
         self._requested, self._subscribed = set(), set()
-        self._pinged = False
         self._changed.set()
         subscriber, publisher = self._links
         jobs = [
             asyncio.ensure_future(job)
-            for job in (self._listen(subscriber), self._subscribe(subscriber), self._send(publisher))
+            for job in (self._listen(subscriber), self._subscribe(subscriber), self._send(publisher), self._watch())
         ]
         try:
             done, _ = await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
@@ -367,16 +367,22 @@ class RedisBus:
 
     async def _listen(self, link: Any) -> None:
         while True:
-            reply = await link.read_response(disable_decoding=True, timeout=self._timeout)
-            if reply is not None:
-                self._pinged = False
-                if isinstance(reply, list):
-                    self._on_reply(reply)
-            elif self._pinged:
-                raise TimeoutError(f"no answer for {self._timeout:g} seconds")
-            else:
-                self._pinged = True
+            reply = await link.read_response(disable_decoding=True)
+            self._heard = True
+            if isinstance(reply, list):  # else it is the answer to a Ping without subscriptions
+                self._on_reply(reply)
+
+    async def _watch(self) -> None:
+        """Ask Redis for a sign of life when it is silent. Raises TimeoutError when it gives none."""
+        while True:
+            self._heard = False
+            await asyncio.sleep(self._timeout)
+            if not self._heard:
+                self._ping_is_due = True
                 self._changed.set()
+                await asyncio.sleep(self._timeout)
+                if not self._heard:
+                    raise TimeoutError(f"no answer for {self._timeout:g} seconds")
 
     def _on_reply(self, reply: list[Any]) -> None:
         kind, channel = reply[:2]
@@ -410,8 +416,9 @@ class RedisBus:
                 commands.append((b"SUBSCRIBE", *new))
             if old:
                 commands.append((b"UNSUBSCRIBE", *old))
-            if self._pinged:
+            if self._ping_is_due:
                 commands.append((b"PING",))
+                self._ping_is_due = False
             self._requested = wanted
             self._subscribed -= old
             if commands:
