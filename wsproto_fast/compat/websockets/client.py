@@ -94,13 +94,14 @@ class ClientProtocol(Protocol):
 
     # -- the response ----------------------------------------------------------
 
-    def _receive_handshake(self, data: bytes | bytearray | memoryview) -> None:
+    def _receive_handshake(self, data: bytes | bytearray | memoryview) -> bytes:
         try:
             response = self._parser.feed(data)
         except InvalidHandshake as exc:
             self._abandon(exc)
-        else:
-            self._receive_response(response)
+            return b""
+        self._receive_response(response)
+        return b"" if self._handshaking else self._parser.trailing_data
 
     def _end_handshake(self) -> None:
         try:
@@ -126,9 +127,6 @@ class ClientProtocol(Protocol):
             return
         self.state = OPEN
         self._handshaking = False
-        rest = self._parser.trailing_data
-        if rest:
-            self.receive_data(rest)
 
     def _abandon(self, exc: InvalidHandshake) -> None:
         """There is no response that could be told."""

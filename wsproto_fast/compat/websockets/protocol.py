@@ -57,7 +57,6 @@ SEND_EOF = b""
 _WORDS = {
     "close frame with half a code": "close frame too short",
     "invalid close code": "invalid status code",
-    "invalid opcode": "invalid opcode",
 }
 
 
@@ -161,8 +160,9 @@ class Protocol:
         """Take what the transport received. Raises EOFError after ``receive_eof``."""
         engine = self._engine
         if engine is None:
-            self._receive_otherwise(data)
-            return
+            engine, data = self._receive_otherwise(data)
+            if engine is None:
+                return
         engine.receive_data(data)
         for event in engine.events():
             if type(event) is not Fragment:
@@ -198,26 +198,27 @@ class Protocol:
         if self.side is SERVER:
             self.logger.info("connection closed")
 
-    def _receive_otherwise(self, data: bytes | bytearray | memoryview) -> None:
-        """Take data that is not for the engine, or the first that is."""
+    def _receive_otherwise(self, data: Any) -> tuple[Connection | None, Any]:
+        """Take data that is not for the engine; returns the engine with the first that is."""
         if self._reader.eof:
             raise EOFError("stream ended")
-        if self._discarding:
-            return
         if self._handshaking:
-            self._receive_handshake(data)
-        elif self._frames is not None:
-            self._reader.feed_data(data)
-            self._read_frames()
-        elif self._state is CONNECTING or not self._is_known_to_engine():
+            data = self._receive_handshake(data)
+            if not data:
+                return None, data
+        if self._discarding:
+            return None, data
+        if self._frames is None:
+            if self._state is not CONNECTING and self._is_known_to_engine():
+                self._engine = self._new_engine()
+                return self._engine, data
             self._frames = self._parse_frames()
-            self._receive_otherwise(data)
-        else:
-            self._engine = self._new_engine()
-            self.receive_data(data)
+        self._reader.feed_data(data)
+        self._read_frames()
+        return None, data
 
-    def _receive_handshake(self, data: bytes | bytearray | memoryview) -> None:
-        """Take data of the opening handshake. Only sides have one."""
+    def _receive_handshake(self, data: bytes | bytearray | memoryview) -> bytes:
+        """Take data of the opening handshake; returns what is behind it. Only sides have one."""
         raise NotImplementedError
 
     def _end_handshake(self) -> None:
@@ -256,7 +257,7 @@ class Protocol:
     def _receive_event(self, event: EngineEvent) -> None:
         if isinstance(event, Closed):
             assert isinstance(event.error, RemoteProtocolError)  # the engine sees neither our Close frames nor an end
-            self._refuse(_translated(event.error))
+            self._refuse(_translated(event.error, self.side is SERVER))
         elif isinstance(event, CloseReceived):
             payload = b"" if event.code == CloseCode.NO_STATUS_RCVD else Close(event.code, event.reason).serialize()
             try:
@@ -481,14 +482,23 @@ def _limits(max_message_size: int | None, max_fragment_size: int | None) -> Limi
     )
 
 
-def _translated(error: RemoteProtocolError) -> Exception:
+def _translated(error: RemoteProtocolError, from_client: bool) -> Exception:
     """The engine's error as it is told here."""
+    reason, refused = error.reason, error.refused
     if isinstance(error, PayloadTooBig):
         return error
     if error.code == CloseCode.INVALID_DATA:
-        of_close = error.reason == "invalid UTF-8 in close reason"
         try:
-            str(error.refused[2:] if of_close else error.refused, "utf-8")
+            str(refused[2:] if "close" in reason else refused, "utf-8")
         except UnicodeDecodeError as exc:
             return exc
-    return ProtocolError(_WORDS.get(error.reason.partition(":")[0], error.reason))
+        # a character that one frame began and the next one does not go on with
+        return UnicodeDecodeError("utf-8", refused, 0, 1, "invalid continuation byte")
+    if "close" in reason:
+        reason = _WORDS[reason.partition(":")[0]]
+    elif len(refused) > 1:  # a header, and all that is wrong with it: this order is known
+        if refused[0] & 0x0F not in set(Opcode):
+            reason = "invalid opcode"
+        elif (refused[1] >= 0x80) != from_client:
+            reason = "incorrect masking"
+    return ProtocolError(reason)

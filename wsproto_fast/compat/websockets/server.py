@@ -69,22 +69,20 @@ class ServerProtocol(Protocol):
 
     # -- the request -----------------------------------------------------------
 
-    def _receive_handshake(self, data: bytes | bytearray | memoryview) -> None:
+    def _receive_handshake(self, data: bytes | bytearray | memoryview) -> bytes:
         try:
             request = self._parser.feed(data)
         except InvalidHandshake as exc:
             self._refuse_request(exc)
-            return
+            return b""
         if request is None:
-            return
+            return b""
         if self.debug:
             self.logger.debug("< %s %s %s", request.method, request.path, request.protocol)
             self._log_headers("<", request.headers)
         self.events.append(request)
         self._handshaking = False
-        rest = self._parser.trailing_data
-        if rest:
-            self.receive_data(rest)
+        return self._parser.trailing_data
 
     def _end_handshake(self) -> None:
         try:
