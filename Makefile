@@ -26,7 +26,7 @@ else
 BUILT := $(VENV)/.built-pure
 endif
 
-PXD := $(wildcard wsproto_fast/*.pxd wsproto_fast/*/*.pxd)
+PXD := $(wildcard wsproto_fast/*.pxd wsproto_fast/*/*.pxd wsproto_fast/*/*/*.pxd)
 SOURCES := setup.py $(wildcard ext/*.pyx ext/*.pxd ext/*.pxi ext/*.h) $(PXD) $(wildcard $(PXD:.pxd=.py))
 
 # Set-up ---------------------------------------------------------------------------------------------------------------
@@ -113,10 +113,12 @@ test: $(BUILT) $(VENV)/.extra-test ## all tests, engine tests on both builds (PY
 
 # Each on its own: a loop is chosen once, for a whole process. Debug mode finds what tests leave behind. A signal does not
 # interrupt uvloop: a test that hangs ends the run, with the stacks of all threads.
-test-loops: $(BUILT) $(VENV)/.extra-test ## the asyncio adapter's tests on uvloop, without the reactor, in debug mode
+test-loops: $(BUILT) $(VENV)/.extra-test ## the adapters' tests: asyncio on uvloop, without the reactor, in debug mode; threads with -X dev
 	WSPROTO_FAST_LOOP=uvloop $(PY) -m pytest tests/asyncio -m "not slow" --timeout-method=thread $(PYTEST_ARGS)
 	WSPROTO_FAST_LOOP=uvloop WSPROTO_FAST_REACTOR=0 $(PY) -m pytest tests/asyncio -m "not slow" --timeout-method=thread $(PYTEST_ARGS)
 	PYTHONASYNCIODEBUG=1 $(PY) -m pytest tests/asyncio -m "not slow and not external" $(PYTEST_ARGS)
+	$(PY) -X dev -m pytest tests/threading -m "not slow and not external" --timeout-method=thread \
+	  -o faulthandler_timeout=60 $(PYTEST_ARGS)
 
 compat: $(BUILT) ## suites of projects that embed other libraries, on our façades (COMPAT=hypercorn); docs/compat.md
 	$(PY) tests/compat/suites.py $(COMPAT)

@@ -41,5 +41,7 @@ cdef class Closed(Event):
 
 @cython.locals(event=Message)
 cpdef Message new_message(object data, object opcode)
+
+
 @cython.locals(event=Fragment)
 cpdef Fragment new_fragment(object opcode, object data, bint first, bint fin, bint frame_fin)
