@@ -103,7 +103,7 @@ def outdated_extensions() -> list[str]:
     written["threading/_native"] = "threads.pyx"
     outdated = []
     adapter = [f"asyncio/_{name}" for name in ("reactor", "native", "scheduler", "link", "core", "tls")]
-    for module in (*COMPILED_MODULES, *adapter, "threading/_native", "threading/_core"):
+    for module in (*COMPILED_MODULES, *adapter, "threading/_native", "threading/_core", "compat/websockets/protocol"):
         source = DIRECTORY / f"{module}.py"
         if module in written:
             source = DIRECTORY.parent / "ext" / written[module]

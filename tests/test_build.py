@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 EXTENSIONS = {"_codec", "clock", "events", "reader", "writer", "messages", "sender", "connection"}
 EXTENSIONS |= {"_scheduler", "_native", "_tls", "_link", "_core"}  # some of either adapter
+EXTENSIONS.add("protocol")  # of compat.websockets
 if sys.platform == "linux":
     EXTENSIONS.add("_reactor")
 

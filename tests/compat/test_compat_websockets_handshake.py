@@ -341,6 +341,34 @@ def test_error_with_a_cause(ws: ModuleType) -> None:
     assert seen[0] == seen[1]
 
 
+def test_host_is_needed(ws: ModuleType) -> None:
+    """RFC 9112 3.2. The original leaves it to the HTTP stack, which embedders of it do not have."""
+    data = head(GET, {**REQUEST, "Host": None})
+    theirs, ours = servers(ws, {})
+    theirs.receive_data(data)
+    ours.receive_data(data)
+    assert len(theirs.events_received()) == 1
+    assert plain(ours.handshake_exc) == ("InvalidMessage", "did not receive a valid HTTP request")
+    assert ours.events_received() == []
+    assert ours.close_expected()
+
+
+def test_illegal_heads_are_not_sent(ws: ModuleType) -> None:
+    lib = facade(ws)
+    client = clients(ws, {})[1]
+    _, server = servers(ws, {})
+    server.receive_data(head(GET, REQUEST))
+    server.events_received()
+    for path in ("/a b", "/a\r\nX: y"):
+        with pytest.raises(ValueError, match="illegal request line"):
+            client.send_request(lib.http11.Request(path, lib.datastructures.Headers()))
+    with pytest.raises(ValueError, match="illegal character in header"):
+        client.connect().headers["X: y\r\n"] = "z"
+    with pytest.raises(ValueError, match="illegal status line"):
+        server.send_response(lib.http11.Response(403, "a\r\nX: y", lib.datastructures.Headers()))
+    assert client.data_to_send() == server.data_to_send() == []
+
+
 # -- the client ----------------------------------------------------------------
 
 #: What of the response differs; arguments of the client.

@@ -385,6 +385,57 @@ def test_end_is_told_once(ws: ModuleType) -> None:
     assert ours.data_to_send() == []
 
 
+def compressing(lib: Any, **arguments: Any) -> Any:
+    protocol = lib.protocol.Protocol(lib.protocol.SERVER, **arguments)
+    protocol.extensions = [lib.deflate.PerMessageDeflate(False, False, 15, 15)]
+    return protocol
+
+
+HELLO = b"\xf2\x48\xcd\xc9\xc9\x07\x00"  # RFC 7692 7.2.3.1
+FINAL = b"\xf3\x48\xcd\xc9\xc9\x07\x00\x00"  # 7.2.3.4
+
+
+def test_final_block(ws: ModuleType) -> None:
+    """It ends nothing but itself; the original tells nothing of what follows, in later messages either."""
+    ours, theirs = (compressing(lib) for lib in (facade(ws), ORIGINAL))
+    wire = to_server((0xC1, FINAL), (0xC1, HELLO))
+    for protocol in (ours, theirs):
+        protocol.receive_data(wire)
+    assert [frame.data for frame in ours.events_received()] == [b"Hello", b"Hello"]
+    assert [bytes(frame.data) for frame in theirs.events_received()] == [b"Hello", b""]
+
+
+def test_end_inside_a_block(ws: ModuleType) -> None:
+    ours, theirs = (compressing(lib) for lib in (facade(ws), ORIGINAL))
+    for protocol in (ours, theirs):
+        protocol.receive_data(to_server((0xC1, HELLO[:4])))
+    assert plain(ours.parser_exc) == ("ProtocolError", "compressed message ends inside a block")
+    assert theirs.parser_exc is None
+
+
+def test_limit_is_for_content(ws: ModuleType) -> None:
+    ours, theirs = (compressing(lib, max_size=5) for lib in (facade(ws), ORIGINAL))
+    for protocol in (ours, theirs):
+        protocol.receive_data(to_server((0xC1, HELLO)))
+    assert [frame.data for frame in ours.events_received()] == [b"Hello"]
+    assert type(theirs.parser_exc).__name__ == "PayloadTooBig"
+    ours = compressing(facade(ws), max_size=4)
+    ours.receive_data(to_server((0xC1, HELLO)))
+    assert plain(ours.parser_exc) == ("PayloadTooBig", "frame exceeds limit of 4 bytes")
+
+
+def test_empty_compressed_messages(ws: ModuleType) -> None:
+    """zlib gives nothing for the second one, which the original does not expect."""
+    ours, theirs = (compressing(lib) for lib in (facade(ws), ORIGINAL))
+    for protocol in (ours, theirs):
+        protocol.send_binary(b"")
+    assert ours.data_to_send() == theirs.data_to_send() == [b"\xc2\x01\x00"]
+    with pytest.raises(AssertionError):
+        theirs.send_binary(b"")
+    ours.send_binary(b"")
+    assert ours.data_to_send() == [b"\xc2\x01\x00"]
+
+
 # -- what embedders use --------------------------------------------------------
 
 
