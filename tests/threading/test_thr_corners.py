@@ -21,6 +21,7 @@ from thr import (
     finish,
     linked,
     ours,
+    peer_of,
     raw,
     serving,
     start,
@@ -304,6 +305,27 @@ def test_cork_within_cork_and_more_than_fits() -> None:
 
 
 # Callbacks, groups, sessions, servers
+
+
+@pytest.mark.parametrize("timeout", [None, 60.0])
+def test_a_servers_callback_waits_while_its_replies_are_not_read(timeout: float | None) -> None:
+    seen: list[int] = []
+
+    def on_message(connection: Any, message: bytes) -> None:
+        seen.append(len(message))
+        connection.try_send(bytes(2_000_000), compress=False)
+
+    def handler(connection: Any) -> None:
+        connection.wait_closed(timeout)
+
+    arguments: dict[str, Any] = {"on_message": on_message, "compression": None, "write_limit": 1000}
+    with serving(handler, **arguments) as server, peer_of(server, small=True) as peer:
+        peer.send_frames(*[(BINARY, b"x")] * 20)
+        until(lambda: seen)
+        for number in range(20):
+            assert len(seen) <= number + 2
+            assert peer.frame() == (BINARY, bytes(2_000_000))
+        assert seen == [1] * 20
 
 
 def test_a_callback_lets_others_have_their_turn() -> None:

@@ -165,13 +165,16 @@ class Dialer:
         return self._connect_http(proxy, host, port, deadline)
 
     def _connect(self, host: str, port: int, deadline: Deadline) -> socket.socket:
-        """``socket.create_connection``, but all addresses of a name share one deadline."""
+        """To the first address of a host that answers; one that is silent leaves time for those after it."""
         options = {key: value for key, value in self._options.items() if key != "address"}
-        error: OSError = OSError("getaddrinfo returns an empty list")
-        for *_, found in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
-            address = str(found[0]), int(found[1])
+        error = OSError(f"{host} has no address")
+        addresses = [found[4] for found in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)]
+        for left in range(len(addresses), 0, -1):
+            address = str(addresses[-left][0]), int(addresses[-left][1])
+            rest = deadline.rest()
+            timeout = None if rest is None else rest / left
             try:
-                return socket.create_connection(address, **{"timeout": deadline.rest(), **options})
+                return socket.create_connection(address, **{"timeout": timeout, **options})
             except OSError as exc:
                 error = exc
         raise error
