@@ -10,7 +10,8 @@ import weakref
 from typing import Any
 
 import pytest
-from aio import ORJSON, echo, pair, peer_of, run, serving, until, uri_of
+from aio import echo, pair, peer_of, run, serving, until, uri_of
+from cases.messages import ORJSON
 
 from wsproto_fast import PreparedMessage
 from wsproto_fast.asyncio import ClientConnection, Connection, ServerConnection, connect
