@@ -38,6 +38,8 @@ CONVERSATIONS: list[list[tuple[Any, ...]]] = [
     [("receive_data", b"\xff\xff"), ("receive_eof",)],
     [("receive_data", b"\x83"), ("receive_data", b"\x00")],
     [("receive_data", b"\x81\x00")],
+    [("receive_data", b"\xf1\x00")],
+    [("receive_data", b"\xf1\x80\0\0\0\0")],
     [("receive_data", b"\x81\x80\0\0\0\0")],
     # sending
     [
