@@ -166,9 +166,21 @@ class Dialer:
         return self._connect_http(proxy, host, port, deadline)
 
     def _connect(self, host: str, port: int, deadline: Deadline) -> socket.socket:
+        """To the first address of a host that answers; one that is silent leaves time for those after it."""
         options = {key: value for key, value in self._options.items() if key != "address"}
-        options.setdefault("timeout", deadline.rest())
-        return socket.create_connection((host, port), **options)
+        error = OSError(f"{host} has no address")
+        addresses = [info[4] for info in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)]
+        for done, address in enumerate(addresses):
+            name = str(address[0])
+            if len(address) == 4 and address[3]:  # of IPv6, with a scope
+                name += f"%{address[3]}"
+            left = deadline.rest()
+            timeout = None if left is None else left / (len(addresses) - done)
+            try:
+                return socket.create_connection((name, port), **{"timeout": timeout, **options})
+            except OSError as exc:
+                error = exc.with_traceback(None)  # or it would hold itself
+        raise error
 
     def _connect_http(self, proxy: Proxy, host: str, port: int, deadline: Deadline) -> Opening:
         handshake = ProxyHandshake(proxy, host, port, user_agent_header=self._user_agent_header, limits=self._limits)
