@@ -14,6 +14,7 @@ from ..constants import CloseCode, Role
 from ..exceptions import ConnectionClosed, InvalidState
 from ..http11 import Request, Response
 from ._dialing import Deadline, Opening
+from ._native import monotonic
 from .connection import Connection
 
 if TYPE_CHECKING:
@@ -161,6 +162,9 @@ class ServerConnection(Connection):
             with self._lock:
                 if self._reader:
                     return True
+                if self._write_paused:  # who does not read the replies need not be read
+                    rest = deadline.rest()
+                    self._drain(-1.0 if rest is None else monotonic() + rest)
                 item = self._next(deadline.rest())
         except ConnectionClosed:
             return True
