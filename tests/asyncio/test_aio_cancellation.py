@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from aio import MASK, Peer, pair, peer_of, run, serving, until
+from cases.messages import BytesJSON
 from helpers import encode_frame
 
 from wsproto_fast.asyncio import ServerConnection
@@ -149,12 +150,6 @@ def test_recv(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_recv_json(seed: int) -> None:
-    class BytesJSON:
-        """A codec that makes bytes is given bytes: texts go through the queue in another form."""
-
-        dumps = staticmethod(lambda data: json.dumps(data).encode())
-        loads = staticmethod(json.loads)
-
     async def main() -> None:
         rng = random.Random(seed)
         canceller = Canceller(seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import ssl
@@ -10,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 import websockets.sync.server
 from cases.handshakes import REQUEST
@@ -21,6 +22,8 @@ from peers import descriptors as descriptors
 from peers import tls_contexts as tls_contexts
 
 from wsproto_fast.threading import ClientConnection, Connection, Server, ServerConnection, connect, serve
+
+T = TypeVar("T")
 
 #: With it, close() resets the connection.
 RESET = struct.pack("ii", 1, 0)
@@ -56,6 +59,34 @@ def thread(function: Callable[[], Any]) -> Iterator[list[Any]]:
     yield outcome
     runner.join(LIMIT)
     assert not runner.is_alive(), "it does not end"
+
+
+@contextlib.contextmanager
+def elsewhere(make: Callable[[], contextlib.AbstractAsyncContextManager[T]]) -> Iterator[T]:
+    """An asynchronous context manager that is made and entered in the event loop of another thread, and left there."""
+    ready = threading.Event()
+    entered: list[T] = []
+
+    async def main() -> None:
+        try:
+            async with make() as value:
+                leave = asyncio.Event()
+                leaving.append((asyncio.get_running_loop(), leave))
+                entered.append(value)
+                ready.set()
+                await leave.wait()
+        finally:
+            ready.set()
+
+    leaving: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+    with thread(lambda: asyncio.run(main())) as outcome:
+        assert ready.wait(LIMIT)
+        try:
+            yield entered[0]
+        finally:
+            for loop, leave in leaving:
+                loop.call_soon_threadsafe(leave.set)
+    assert outcome == [None], outcome
 
 
 def echo(connection: Any) -> None:
@@ -245,9 +276,8 @@ class Answering:
         response = self.respond(self.requests[-1])
         if response is not None:
             peer.sock.sendall(response)
-            if peer.sock.recv(1):
+            if peer.sock.recv(65536):
                 peer.sock.sendall(b"\x88\x02\x03\xe8")  # to what must be a Close frame
-                peer.rest()
 
     def uri(self, path: str = "/", host: str = "localhost") -> str:
         return f"{self.scheme}://{host}:{self.port}{path}"

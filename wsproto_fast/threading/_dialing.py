@@ -169,12 +169,14 @@ class Dialer:
         options = {key: value for key, value in self._options.items() if key != "address"}
         error = OSError(f"{host} has no address")
         addresses = [found[4] for found in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)]
-        for left in range(len(addresses), 0, -1):
-            address = str(addresses[-left][0]), int(addresses[-left][1])
+        for done, address in enumerate(addresses):
+            name = str(address[0])
+            if len(address) == 4 and address[3]:  # of IPv6, with a scope
+                name += f"%{address[3]}"
             rest = deadline.rest()
-            timeout = None if rest is None else rest / left
+            timeout = None if rest is None else rest / (len(addresses) - done)
             try:
-                return socket.create_connection(address, **{"timeout": timeout, **options})
+                return socket.create_connection((name, int(address[1])), **{"timeout": timeout, **options})
             except OSError as exc:
                 error = exc
         raise error
