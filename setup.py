@@ -178,6 +178,7 @@ class Sdist(sdist):
             return member
 
         name = f"{base_name}.tar.gz"
+        self.mkpath(os.path.dirname(name))
         with (
             open(name, "wb") as file,
             gzip.GzipFile("", "wb", fileobj=file, mtime=int(epoch)) as compressed,

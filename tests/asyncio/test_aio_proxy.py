@@ -236,12 +236,13 @@ def test_proxies_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_illegal_arguments(uri: str, kwargs: dict[str, Any], text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=text):
         connect(uri, **kwargs)
-    monkeypatch.setenv("ws_proxy", kwargs.pop("proxy"))
+    rest = {name: value for name, value in kwargs.items() if name != "proxy"}
+    monkeypatch.setenv("ws_proxy", kwargs["proxy"])
     monkeypatch.delenv("no_proxy", raising=False)
 
     async def main() -> None:
         with pytest.raises(ValueError, match=text):
-            await connect(uri, **kwargs)
+            await connect(uri, **rest)
 
     run(main())
 

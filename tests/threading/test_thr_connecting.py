@@ -727,6 +727,7 @@ def test_arguments_that_do_not_fit_a_proxy(
         connect(uri, **kwargs)
     rest = {name: value for name, value in kwargs.items() if name != "proxy"}
     monkeypatch.setenv("ws_proxy", kwargs["proxy"])
+    monkeypatch.delenv("no_proxy", raising=False)
     with pytest.raises(ValueError, match=text):
         connect(uri, **rest)
 
