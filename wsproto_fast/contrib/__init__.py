@@ -1,0 +1,1 @@
+"""Integrations: each module needs the package it is named after."""
