@@ -112,7 +112,7 @@ class WebSocketProtocol(Connection):
         self._received(data, asyncio.current_task(self._loop) is None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._server_state.connections.discard(self)  # type: ignore[arg-type]
+        self._server_state.connections.discard(self)
         self._trace("WebSocket connection lost")
         super().connection_lost(exc)
         if not self._opened:
@@ -128,7 +128,8 @@ class WebSocketProtocol(Connection):
 
     def _trace(self, what: str) -> None:
         if logger.level <= TRACE_LOG_LEVEL:
-            logger.log(TRACE_LOG_LEVEL, "%s%s", "%s:%d - " % self._client if self._client else "", what)
+            client = "{}:{} - ".format(*self._client) if self._client else ""
+            logger.log(TRACE_LOG_LEVEL, "%s%s", client, what)
 
     # The opening handshake
 
