@@ -183,12 +183,14 @@ class WebSocketProtocol(Connection):
         for data in handshake.data_to_send():
             self.transport.write(data)
         if handshake.accepted:
+            logger.info("connection open")
             self._phase = ACCEPTED
             self._open_after(handshake, Role.SERVER)
             del self._handshake  # it is of no further use
             if self._settled is not None:
                 self._settled.set()
         else:
+            logger.info("connection rejected (%d %s)", response.status_code, response.reason_phrase)
             self._settle_handshake()
             self.transport.close()
 
@@ -210,7 +212,7 @@ class WebSocketProtocol(Connection):
 
     def _refuse(self, status: int) -> None:
         self._log_answer(status)
-        self._answer(self._handshake.reject(status, b"", self._default_headers()))
+        self._answer(self._handshake.reject(status, "", self._default_headers()))
 
     def _refuse_failed(self) -> None:
         """The application has not said what to answer, and will not."""
