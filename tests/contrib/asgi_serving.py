@@ -10,6 +10,9 @@ from typing import Any, TypeVar
 
 import uvicorn
 
+from wsproto_fast.testing import Frame, encode_frame, request
+from wsproto_fast.testing._wire import decode_frame
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 OURS = "wsproto_fast.contrib.uvicorn:WebSocketProtocol"
 THEIRS = "websockets-sansio"  # uvicorn's default
@@ -64,3 +67,49 @@ def connection_of(server: uvicorn.Server) -> Any:
     """Our protocol object of the only connection."""
     (connection,) = server.server_state.connections
     return connection
+
+
+class Raw:
+    """A client that writes bytes and reads frames."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self._input = b""
+
+    async def frame(self) -> Frame | None:
+        """The next frame; None when the server has closed."""
+        while (decoded := decode_frame(self._input)) is None:
+            data = await self.reader.read(2**16)
+            if not data:
+                assert not self._input
+                return None
+            self._input += data
+        frame, masked, end = decoded
+        assert not masked
+        self._input = self._input[end:]
+        return frame
+
+    def send(self, *frames: Frame) -> None:
+        """In one write."""
+        self.writer.write(b"".join([encode_frame(frame.first, frame.payload, mask=b"abcd") for frame in frames]))
+
+
+@contextlib.asynccontextmanager
+async def raw(server: uvicorn.Server, **changes: Any) -> AsyncIterator[Raw]:
+    """An open connection."""
+    async with asking(server, **changes) as client:
+        head = await client.reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 "), head
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def asking(server: uvicorn.Server, **changes: Any) -> AsyncIterator[Raw]:
+    """A connection that has asked for a WebSocket."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
+    try:
+        writer.write(request("GET / HTTP/1.1", **changes))
+        yield Raw(reader, writer)
+    finally:
+        writer.close()

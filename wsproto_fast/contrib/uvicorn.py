@@ -209,6 +209,8 @@ class WebSocketProtocol(Connection):
         response = self._handshake.accept(headers=headers, subprotocol=message.get("subprotocol") or None)
         self._log_answer("[accepted]" if response.status_code == 101 else response.status_code)
         self._answer(response)
+        if not self._opened:
+            raise ClientDisconnected  # it has sent more than it may before our answer
 
     def _refuse(self, status: int) -> None:
         self._log_answer(status)
