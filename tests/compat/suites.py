@@ -1,4 +1,4 @@
-"""Runs the test suites of other projects, unmodified, with the library that they embed and with our façade of it.
+"""Runs the test suites of other projects, unmodified, with the library that they embed and with ours in its place.
 
 ``python tests/compat/suites.py [NAME ...]`` fetches each project's source archive, makes an environment for it under
 ``build/compat/``, runs its tests twice and writes the counts to ``docs/compat.md`` (all suites: ``make compat``). Exits
@@ -28,20 +28,31 @@ TIMEOUT = 900.0  # seconds for one run of a suite
 
 @dataclass(frozen=True)
 class Suite:
-    """One project's tests. ``requires`` is what they need beside the project; ``alias`` what is replaced."""
+    """One project's tests. ``requires`` is what they need beside the project; ``alias`` what is replaced.
+
+    ``plugin`` replaces it, a module beside this one.
+    """
 
     title: str
     package: str
     version: str
     requires: tuple[str, ...]
     alias: tuple[str, ...] = ("wsproto",)
+    plugin: str = "alias"
     arguments: tuple[str, ...] = ()  # to pytest
     environment: dict[str, str] = field(default_factory=dict)
     deselected: dict[str, str] = field(default_factory=dict)  # test: why it is run with neither
-    different: dict[str, str] = field(default_factory=dict)  # test: why it does not pass with ours, on purpose
+    # test, whatever its parameters: why it does not pass with ours, on purpose
+    different: dict[str, str] = field(default_factory=dict)
 
 
 WSPROTO = "wsproto==1.3.2"
+WEBSOCKETS = "websockets==17.4"
+#: What uvicorn's tests need, and the tests.
+UVICORN = ("pytest>=9.1.1", "pytest-mock", "trustme", "cryptography", "httpx2", "a2wsgi", "httptools", "zttp")
+UVICORN_MODULE = "tests.protocols.test_websocket"
+CLIENT = "looks into `websockets`' asyncio client, which the import replaces, too"
+UVICORN_TESTS = ("-o", "addopts=", "tests/protocols/test_websocket.py", "-k")
 
 SUITES = {
     "wsproto": Suite("wsproto", "wsproto", "1.3.2", ("pytest<9", "h11")),
@@ -73,8 +84,36 @@ SUITES = {
         "uvicorn, its wsproto implementation",
         "uvicorn[standard]",
         "0.54.0",
-        (WSPROTO, "pytest>=9.1.1", "pytest-mock", "trustme", "cryptography", "httpx2", "a2wsgi", "httptools", "zttp"),
-        arguments=("-o", "addopts=", "tests/protocols/test_websocket.py", "-k", "wsproto"),
+        (WSPROTO, *UVICORN),
+        arguments=(*UVICORN_TESTS, "wsproto"),
+    ),
+    "uvicorn-websockets": Suite(
+        "uvicorn, its websockets-sansio implementation",
+        "uvicorn[standard]",
+        "0.54.0",
+        (WSPROTO, WEBSOCKETS, *UVICORN),
+        alias=("websockets",),
+        arguments=(*UVICORN_TESTS, "sansio"),
+        different={
+            f"{UVICORN_MODULE}::test_supports_permessage_deflate_extension": CLIENT,
+            f"{UVICORN_MODULE}::test_can_disable_permessage_deflate_extension": CLIENT,
+            f"{UVICORN_MODULE}::test_server_keepalive_ping_timeout": CLIENT,
+        },
+    ),
+    "uvicorn": Suite(
+        "uvicorn, [our class](uvicorn.md) for its websockets-sansio one",
+        "uvicorn[standard]",
+        "0.54.0",
+        (WSPROTO, WEBSOCKETS, *UVICORN),
+        alias=(),
+        plugin="uvicorn_plugin",
+        arguments=(*UVICORN_TESTS, "sansio"),
+        different={
+            f"{UVICORN_MODULE}::test_duplicate_handshake": "a Close frame with 1011 in place of a cut connection",
+            f"{UVICORN_MODULE}::test_asgi_return_value": "likewise",
+            f"{UVICORN_MODULE}::test_close_transport_on_asgi_return": "likewise, with 1000",
+            f"{UVICORN_MODULE}::test_close_resumes_reads_paused_on_an_unconsumed_message": "one message pauses nothing",
+        },
     ),
 }
 
@@ -133,7 +172,7 @@ def outcomes(name: str, suite: Suite, *, ours: bool) -> dict[str, str]:
     variables = {**os.environ, **suite.environment, "WSPROTO_FAST_ALIAS": ",".join(suite.alias)}
     variables.pop("PYTHONPATH", None)
     if ours:
-        arguments += ["-p", "alias"]
+        arguments += ["-p", suite.plugin]
     with open(BUILD / f"{name}.{which}.log", "w") as log:
         status = subprocess.run(
             [environment(name, suite), "-m", "pytest", *arguments],
@@ -153,14 +192,17 @@ def row(name: str, suite: Suite) -> tuple[str, list[str]]:
     """A line of the table, and the tests that should pass with ours and do not."""
     original, ours = [outcomes(name, suite, ours=which) for which in (False, True)]
     passed = {test for test, outcome in original.items() if outcome == "passed"}
-    lost = sorted(test for test in passed if ours.get(test) != "passed" and test not in suite.different)
+    lost = sorted(
+        test for test in passed if ours.get(test) != "passed" and test.partition("[")[0] not in suite.different
+    )
     counts = [sum(outcome == "passed" for outcome in result.values()) for result in (original, ours)]
-    remarks = [f"`{test}`: {reason}" for test, reason in suite.different.items()]
+    remarks = [f"`{test.rpartition('::')[2]}`: {reason}" for test, reason in suite.different.items()]
     remarks += [f"not run with either: `{test}`: {reason}" for test, reason in suite.deselected.items()]
     remarks += [f"**lost**: `{test}`" for test in lost]
     if not passed:
         lost.append("none passes with the original")
-    cells = [suite.title, suite.version, ", ".join(suite.alias), *map(str, counts), "; ".join(remarks) or "none"]
+    replaced = ", ".join(suite.alias) or "a class"
+    cells = [suite.title, suite.version, replaced, *map(str, counts), "; ".join(remarks) or "none"]
     return f"| {' | '.join(cells)} |", lost
 
 

@@ -158,8 +158,11 @@ def test_a_client_that_vanishes_before_it_is_answered() -> None:
             async with asking(server) as client:
                 await stage.entered.wait()
                 assert await stage.receive() == CONNECT
+                waiting = asyncio.gather(stage.receive(), stage.receive())
+                await asyncio.sleep(0)
                 client.writer.write_eof()
                 assert await client.reader.read() == b""
+            assert await waiting == [GONE, GONE]
             assert await stage.receive() == GONE
             with pytest.raises(ClientDisconnected):
                 await stage.send(ACCEPT)
