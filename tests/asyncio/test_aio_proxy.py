@@ -51,6 +51,8 @@ async def misbehaving(
 
     async with await asyncio.start_server(on_connection, "127.0.0.1", 0, **kwargs) as server:
         yield server.sockets[0].getsockname()[1]
+        for _ in range(5):  # so that what is in the listener's queue has come to `on_connection`
+            await asyncio.sleep(0)
         await until(lambda: not open_connections)
 
 
