@@ -96,6 +96,7 @@ class BuildExt(build_ext):
 
     def finalize_options(self) -> None:
         super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
         if SANITIZE:  # never mix instrumented objects with ordinary ones
             self.build_temp = os.path.join(self.build_temp, "sanitize")
 
