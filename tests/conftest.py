@@ -16,6 +16,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import threading
 from importlib.abc import MetaPathFinder
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
 from pathlib import Path
@@ -138,6 +139,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         (drop if build not in (None, wanted) else keep).append(item)
     config.hook.pytest_deselected(items=drop)
     items[:] = keep
+
+
+def pytest_sessionfinish() -> None:
+    """What the poller has when the process ends would look like a leak; it ends when it has nothing to do."""
+    for thread in threading.enumerate():
+        if thread.name == "wsproto_fast-poller":
+            thread.join(10)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -37,9 +38,14 @@ def test_answers_leave_together() -> None:
 
 
 @pytest.fixture
-def for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def for_ever(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The poller does not come to help."""
     monkeypatch.setattr(_poller, "HOLD", 1000.0)
+    yield
+    poller = _poller.poller()
+    with poller._lock:
+        poller._held_until = 0.0
+        poller._wake(0.0)
 
 
 def test_an_answer_does_not_wait_for_the_next_recv() -> None:

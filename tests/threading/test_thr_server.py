@@ -467,6 +467,25 @@ def test_shutdown_during_handshakes() -> None:
                 silent.expect_eof()
 
 
+def test_shutdown_while_a_connection_opens() -> None:
+    class Slow(ServerConnection):
+        def _open_after(self, handshake: Any, role: Any) -> None:
+            opening.set()
+            assert go.wait(5)
+            super()._open_after(handshake, role)
+
+    opening, go = threading.Event(), threading.Event()
+    with serving(create_connection=Slow) as server, connect(uri_of(server)) as connection:
+        assert opening.wait(5)
+        with thread(server.shutdown) as outcome:
+            until(lambda: server.fileno() == -1)
+            go.set()
+            with pytest.raises(ConnectionClosedOK):
+                connection.recv(5)
+        assert connection.close_code == 1001
+    assert outcome == [None]
+
+
 def test_shutdown_of_a_server_that_never_served() -> None:
     server = serve(echo, "127.0.0.1", 0)
     server.shutdown()

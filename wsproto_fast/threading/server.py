@@ -147,7 +147,8 @@ class Server:
         self.socket.close()
         for connection in alive:
             with connection._lock:
-                connection._begin_close(code, reason)  # its own deadline ends it
+                if connection._opened:  # else it does that itself, in a moment
+                    connection._begin_close(code, reason)  # its own deadline ends it
             connection._tell_groups()
         with self._changed:
             self._changed.wait_for(lambda: not self._alive and not self._threads)
