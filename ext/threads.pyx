@@ -82,7 +82,7 @@ cdef class Lock:
     cpdef bint acquire(self) except -1:
         cdef unsigned long me = <unsigned long>PyThread_get_thread_ident()
         if self._owner == me:
-            raise RuntimeError("an observer must not use its connection: it is called in the middle of something")
+            raise RuntimeError("an observer, or a signal handler, must not use a connection in the middle of something")
         if not PyThread_acquire_lock(self._lock, NOWAIT_LOCK):
             with nogil:
                 PyThread_acquire_lock(self._lock, WAIT_LOCK)

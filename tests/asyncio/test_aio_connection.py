@@ -693,6 +693,22 @@ def test_streaming_at_the_end_of_the_connection() -> None:
     run(main())
 
 
+def test_recv_after_a_stream_that_was_cut_off() -> None:
+    async def main() -> None:
+        async with pair() as ws:
+            stream = ws.recv_streaming()
+            inject(ws, b"\x01\x01a")
+            assert await stream.__anext__() == "a"
+            ws.transport.abort()
+            with pytest.raises(ConnectionClosedError):
+                await stream.__anext__()
+            for receive in (ws.recv, ws.recv_json, lambda: ws.recv_streaming().__anext__()):
+                with pytest.raises(ConnectionClosedError):
+                    await receive()
+
+    run(main())
+
+
 def test_iteration_asks_the_recv_of_a_subclass() -> None:
     class Shouting(ClientConnection):
         async def recv(self) -> str:  # type: ignore[override]

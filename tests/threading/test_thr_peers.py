@@ -405,7 +405,7 @@ def test_pings_at_the_end() -> None:
 def test_pings_are_answered_while_nobody_receives(waits: bool) -> None:
     with linked() as (connection, peer):
         receiving = start(connection.recv) if waits else None
-        until(lambda: connection._reader is waits)
+        until(lambda: bool(connection._reader) is waits)
         for number in range(3):
             began = monotonic()
             peer.send_frames((PING, b"%d" % number))
@@ -583,7 +583,7 @@ def test_close_amid_a_message_in_fragments(receives: bool) -> None:
         sending = start(connection.send, pieces())
         assert begun.wait(LIMIT)
         receiving = start(connection.recv) if receives else None
-        until(lambda: connection._reader is receives)
+        until(lambda: bool(connection._reader) is receives)
         closing = start(connection.close)
         peer.expect_close(1011)
         if receiving is not None:  # it need not wait for the peer

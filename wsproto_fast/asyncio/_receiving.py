@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from .._incoming import Incoming, joined
 from ..constants import NO_BUDGET
 from ..events import Fragment, Message, Pong
-from ..exceptions import ConnectionClosedOK
+from ..exceptions import ConnectionClosed, ConnectionClosedOK
 from ._core import Core, Item, busy
 
 __all__ = ["Receiver"]
@@ -103,8 +103,11 @@ class Receiver(Incoming, Core):
                 item = await self._next()
                 last = item.fin if isinstance(item, Fragment) else True
                 yield self._streamed(item, decode, decoder, last)
+        except ConnectionClosed:
+            last = None  # there is no more of it
+            raise
         finally:
-            if last is not False:  # at the end of a message, or before its beginning
+            if last is not False:  # at the end of a message, before its beginning, or it has no end
                 self._streaming = False
                 self._deliver("message")
 

@@ -186,8 +186,7 @@ class Acceptor:
         timeout = self._server._settings.limits.open_timeout
         open_by = float("inf") if timeout is None else monotonic() + timeout
         newcomer = Newcomer(sock, connection, tls, open_by)
-        self._newcomers.add(newcomer)
-        self._selector.register(sock, newcomer.events(), newcomer)
+        self._watch(newcomer)
         self._serve(newcomer, selectors.EVENT_READ)  # the request is there as a rule
 
     def _serve(self, newcomer: Newcomer, events: int) -> None:
@@ -212,12 +211,12 @@ class Acceptor:
         connection.request = handshake.request
         if handshake.request is None or (handshake.error is not None and not self._server._has_hooks()):
             connection._answer(handshake.accept())
-        elif not self._server._has_thread():
-            connection._answer(handshake.reject(503, "Too many connections.\n"))
         else:
             self._forget(newcomer)
-            self._server._start_handler(newcomer)
-            return
+            if self._server._has_thread() and self._server._start_handler(newcomer):
+                return
+            self._watch(newcomer)
+            connection._answer(handshake.reject(503, "Too many connections.\n"))
         self._refuse(newcomer)
 
     def _refuse(self, newcomer: Newcomer) -> None:
@@ -237,10 +236,13 @@ class Acceptor:
         except OSError:
             newcomer.sock.close()
             return
-        self._newcomers.add(newcomer)
-        self._selector.register(newcomer.sock, newcomer.events(), newcomer)
+        self._watch(newcomer)
         if self._server._closing:
             newcomer.deadline = min(newcomer.deadline, monotonic() + _LAST_CALL)
+
+    def _watch(self, newcomer: Newcomer) -> None:
+        self._newcomers.add(newcomer)
+        self._selector.register(newcomer.sock, newcomer.events(), newcomer)
 
     def _forget(self, newcomer: Newcomer) -> None:
         self._newcomers.discard(newcomer)

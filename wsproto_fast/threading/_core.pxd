@@ -24,7 +24,7 @@ cdef class Core:
     cdef public bint _paused
     cdef public bint _abandoned
     # who reads
-    cdef public bint _reader
+    cdef public unsigned long _reader
     cdef public unsigned long _reads
     cdef unsigned long _swept
     cdef public bint _candidate

@@ -77,8 +77,8 @@ class Core:
         self._paused = False
         self._abandoned = False
         # who reads
-        #: A thread is in recv.
-        self._reader = False
+        #: The thread that is in recv, or 0.
+        self._reader = 0
         #: Counts that; the poller compares it with what it was in its last sweep.
         self._reads = 0
         self._swept = 0
@@ -203,7 +203,7 @@ class Core:
         deadline = -1.0 if timeout is None else monotonic() + max(timeout, 0.0)
         if self._engine._writer.size and not self._corks:
             self._flush()  # what was held
-        self._reader = True
+        self._reader = self._lock._owner
         self._reads += 1
         try:
             while not self._ended and self._arrived is None and not self._queue:
@@ -211,7 +211,7 @@ class Core:
                     raise self._closed_error()
                 self._read(deadline)
         finally:
-            self._reader = False
+            self._reader = 0
             if not self._candidate and not self._lost:
                 self._candidate = True
                 poller().left(self)
@@ -356,7 +356,8 @@ class Core:
         ``text=True`` sends (UTF-8) bytes as text, ``text=False`` a ``str`` as binary. ``compress`` says whether to
         compress this message, where permessage-deflate was agreed on; None decides by its size. Waits while the peer
         does not read what was sent before, for ``timeout`` seconds at most: then TimeoutError, and nothing of this
-        message was sent.
+        message was sent. In an ``on_message`` of a client it does not wait; that is not called again until the peer has
+        read most of what was sent.
 
         Raises ConnectionClosed; ConcurrencyError while another thread sends a message in fragments; TypeError, for a
         dict too; UnicodeEncodeError when the text has lone surrogates.
@@ -454,7 +455,7 @@ class Core:
         while True:
             if self._fragmenting:
                 raise ConcurrencyError("cannot call send while another thread is already running send")
-            if not self._write_paused or not self._engine.is_open:
+            if not self._write_paused or not self._engine.is_open or poller().is_here():
                 return
             if 0 <= deadline <= monotonic():
                 raise TimeoutError("timed out while waiting for the peer to read")
@@ -464,6 +465,8 @@ class Core:
         """A message was taken; wait until not too much of it waits. Its time may run out: the poller sends the rest."""
         try:
             while self._write_paused and self._engine.is_open and not 0 <= deadline <= monotonic():
+                if poller().is_here():
+                    break  # all connections wait for it
                 self._await_writable(deadline)
         finally:
             if self._unsent_size:
@@ -738,6 +741,8 @@ class Core:
         """Wait until ``condition()`` is so; the lock is let go meanwhile. Returns whether it is."""
         if self._changed is None:
             self._changed = threading.Condition(self._lock)  # type: ignore[arg-type]
+        if timeout is not None:
+            timeout = min(timeout, threading.TIMEOUT_MAX)
         return bool(self._changed.wait_for(condition, timeout))
 
     def _notify(self) -> None:

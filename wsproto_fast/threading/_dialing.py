@@ -24,6 +24,10 @@ from ._tls import TLS
 __all__ = ["Deadline", "Dialer", "Opening"]
 
 
+#: What sockets take as a timeout is milliseconds in 31 bits.
+_LONGEST = 1e6
+
+
 class Deadline:
     """When opening must be over."""
 
@@ -37,7 +41,7 @@ class Deadline:
         rest = self._at - monotonic()
         if rest <= 0:
             raise TimeoutError("timed out during opening handshake")
-        return rest
+        return min(rest, _LONGEST)
 
 
 class Opening:

@@ -37,7 +37,7 @@ class Lock:
         """Wait for the lock. Raises RuntimeError if this thread has it."""
         me = get_ident()
         if self._owner == me:
-            raise RuntimeError("an observer must not use its connection: it is called in the middle of something")
+            raise RuntimeError("an observer, or a signal handler, must not use a connection in the middle of something")
         self._lock.acquire()
         self._owner = me
         return True

@@ -23,7 +23,7 @@ import socket
 import threading
 from collections import deque
 from threading import get_ident
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Protocol
 
 __all__ = ["SWEEP", "Entry", "Poller", "poller"]
@@ -34,6 +34,8 @@ SWEEP = 0.05
 HOLD = 0.001
 #: The thread ends when there was nothing to do for so long.
 _LINGER = 1.0
+#: For so long the end of the program waits for peers to read what was sent.
+_LAST_CALL = 5.0
 
 _logger = logging.getLogger("wsproto_fast.poller")
 
@@ -57,12 +59,16 @@ class Poller:
     """See the module. One for each process; any thread may call its methods."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        #: A signal handler may come in the middle of any method.
+        self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._ident = 0
         #: Of the thread, which has them for itself.
         self._selector: selectors.BaseSelector
         self._watches = 0
+        #: Of them, those to write; and whether it has begun to look at connections.
+        self._writing = 0
+        self._looking = False
         self._doorbell: tuple[socket.socket, socket.socket]
         #: Under the lock: whom to look at now, and whom with the next sweep; when to call whom.
         self._attention: deque[Watched] = deque()
@@ -109,6 +115,13 @@ class Poller:
             except Exception:  # of one connection; all others need us
                 _logger.exception("a connection failed")
 
+    def finish(self) -> None:
+        """The program ends: have sent what is accepted, if the peers read it."""
+        self.release()
+        end = monotonic() + _LAST_CALL
+        while (self._attention or self._looking or self._writing) and self._thread is not None and monotonic() < end:
+            sleep(HOLD)
+
     def call_at(self, when: float, connection: Watched) -> Entry:
         """Call ``connection._on_timer(now)`` at that time."""
         entry = [when, next(self._numbers), connection]
@@ -125,9 +138,7 @@ class Poller:
             entry[2] = None
             self._cancelled += 1
             if self._cancelled > 64 and self._cancelled > len(self._heap) // 2:
-                self._heap = [other for other in self._heap if other[2] is not None]
-                heapq.heapify(self._heap)
-                self._cancelled = 0
+                self._wake(0.0)  # to have them thrown away
 
     # The thread
 
@@ -141,13 +152,13 @@ class Poller:
                 self._doorbell[1].send(b"\0")
 
     def _start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="wsproto_fast-poller", daemon=True)
         self._selector = selectors.DefaultSelector()
-        self._watches = 0
+        self._watches = self._writing = 0
         self._doorbell = socket.socketpair()
         for end in self._doorbell:
             end.setblocking(False)
         self._selector.register(self._doorbell[0], selectors.EVENT_READ)
-        self._thread = threading.Thread(target=self._run, name="wsproto_fast-poller", daemon=True)
         try:
             self._thread.start()
         except RuntimeError:  # pragma: no cover (the interpreter is ending)
@@ -166,9 +177,7 @@ class Poller:
         while True:
             with self._lock:
                 now = monotonic()
-                if len(self._heap) == self._cancelled:
-                    self._heap.clear()
-                    self._cancelled = 0
+                self._tidy()
                 idle = not (self._attention or self._candidates or self._held or self._heap or self._watches)
                 idle_since = (now if idle_since is None else idle_since) if idle else None
                 if idle_since is not None and now - idle_since >= _LINGER:
@@ -180,10 +189,12 @@ class Poller:
                 if idle_since is not None:
                     wake_at = min(wake_at, idle_since + _LINGER)
                 self._sleeps_until = wake_at
+                self._looking = False
             ready = self._selector.select(None if wake_at == _NEVER else max(0.0, wake_at - now))
             with self._lock:
                 self._sleeps_until = 0.0
                 attention, self._attention = self._attention, deque()
+                self._looking = True
             for key, _ in ready:
                 if key.data is None:
                     with contextlib.suppress(BlockingIOError):
@@ -199,6 +210,13 @@ class Poller:
             if now >= sweep_at:
                 self._sweep()
                 sweep_at = now + SWEEP
+
+    def _tidy(self) -> None:
+        """Throw away what was cancelled, if it is much."""
+        if self._cancelled == len(self._heap) or self._cancelled > max(64, len(self._heap) // 2):
+            self._heap = [entry for entry in self._heap if entry[2] is not None]
+            heapq.heapify(self._heap)
+            self._cancelled = 0
 
     def _next_time(self, now: float, sweep_at: float) -> float:
         """When there is something to do at the latest."""
@@ -221,6 +239,7 @@ class Poller:
 
     def _watch(self, sock: socket.socket, events: int, before: int, connection: Watched) -> None:
         """Look out for something else on a socket: 1 is to read, 2 to write."""
+        self._writing += (events & 2) // 2 - (before & 2) // 2
         if not before:
             self._watches += 1
             self._selector.register(sock, events, connection)
@@ -278,7 +297,7 @@ def _after_fork() -> None:
 
 
 # A program may end right after ``send``, without ``close``.
-atexit.register(lambda: _current.release())
+atexit.register(lambda: _current.finish())
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch
     os.register_at_fork(after_in_child=_after_fork)

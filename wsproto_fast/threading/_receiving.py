@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from .._incoming import Incoming, Item, joined
 from ..constants import TURN, CloseCode
 from ..events import Fragment, Message
-from ..exceptions import ConcurrencyError, ConnectionClosedOK
+from ..exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK
 from ._core import Core, busy
 
 __all__ = ["Receiver"]
@@ -106,8 +106,11 @@ class Receiver(Incoming, Core):
                     item = self._next_frame()
                 last = item.fin if isinstance(item, Fragment) else True
                 yield self._streamed(item, decode, decoder, last)
+        except ConnectionClosed:
+            last = None  # there is no more of it
+            raise
         finally:
-            if last is not False:  # at the end of a message, or before its beginning
+            if last is not False:  # at the end of a message, before its beginning, or it has no end
                 with self._lock:
                     self._streaming = False
                     self._deliver("message")

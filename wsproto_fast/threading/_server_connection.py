@@ -132,9 +132,15 @@ class ServerConnection(Connection):
         self._attach(sock, tls)
         self.server._add(self)
         self._open_after(handshake, Role.SERVER)
-        if self.server._close_with is not None:  # it has looked for connections already
-            with self._lock:
-                self._begin_close(*self.server._close_with)
+        self._close_with_server()  # if it has looked for connections already
+
+    def _close_with_server(self) -> None:
+        """Begin to close, if the server does and we are open; else that is done when we are."""
+        close_with = self.server._close_with
+        with self._lock:
+            if close_with is not None and self._opened:
+                self._begin_close(*close_with)  # its own deadline ends it
+        self._tell_groups()
 
     # The handler
 

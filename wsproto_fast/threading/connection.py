@@ -11,6 +11,7 @@ import threading
 import uuid
 from socket import SO_RCVTIMEO, SOL_SOCKET
 from socket import socket as Socket  # noqa: N812 (a property has the name)
+from sys import is_finalizing
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -23,7 +24,7 @@ from ..events import Pong
 from ..exceptions import ConcurrencyError, InvalidState
 from ..handshake import ClientHandshake, ServerHandshake
 from ..http11 import Request, Response
-from ._native import TICK, Wire, monotonic
+from ._native import TICK, Wire, get_ident, monotonic
 from ._observing import observed
 from ._poller import poller
 from ._sending import Sender
@@ -152,7 +153,7 @@ class Connection(Facts, Sender):
         """
         with self._lock:
             self._begin_close(code, reason)
-            if not poller().is_here():
+            if not poller().is_here() and not is_finalizing():  # then the poller stands still
                 self._end_close()
         self._tell_groups()
 
@@ -174,6 +175,9 @@ class Connection(Facts, Sender):
 
     def _end_close(self) -> None:
         """Wait for the end of the transport, but not for somebody who takes messages."""
+        if self._reader == get_ident():  # this is a signal handler, and recv goes on when it returns
+            self._reader = 0
+            self._attend()
         while not self._lost:
             oldest = self._queue[0] if self._paused else None
             if self._wait_for(self._is_lost, _ABANDONED):

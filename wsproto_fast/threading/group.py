@@ -100,12 +100,12 @@ class Group(Members[Connection]):
             with self._lock:
                 return self._spread(prepared, self._targets(excluded), key)
         deadline = None if timeout is None else monotonic() + timeout
-        if not self._turn.acquire(timeout=-1 if timeout is None else max(timeout, 0.0)):
+        if not self._turn.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX)):
             raise TimeoutError("timed out while waiting for members to read")
         try:
             with self._room:
                 cost = cost_of(prepared)
-                rest = None if deadline is None else deadline - monotonic()
+                rest = None if deadline is None else min(deadline - monotonic(), threading.TIMEOUT_MAX)
                 if not self._room.wait_for(lambda: self._all_have_room(cost, excluded), rest):
                     raise TimeoutError("timed out while waiting for members to read")
                 return self._spread(prepared, self._targets(excluded), key)

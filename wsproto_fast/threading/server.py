@@ -89,8 +89,11 @@ class Server:
         self._alive: set[ServerConnection] = set()
         self._threads: set[threading.Thread] = set()
         self._refused: list[Newcomer] = []
-        self._serving = False
+        #: The thread in serve_forever.
+        self._serving = 0
         self._closing = False
+        #: What a signal handler wanted, which is that thread.
+        self._finish: Callable[[], None] | None = None
         #: With what all connections are closed.
         self._close_with: tuple[int, str] | None = None
 
@@ -106,21 +109,24 @@ class Server:
         return self.socket.fileno()
 
     def serve_forever(self) -> None:
-        """Accept clients until ``shutdown`` is called in another thread. Raises RuntimeError if it runs already."""
+        """Accept clients until ``shutdown`` is called, in another thread or a signal handler. Raises RuntimeError if it
+        runs already."""
         with self._changed:
             if self._closing:
                 return
             if self._serving:
                 raise RuntimeError("serve_forever() runs already")
-            self._serving = True
+            self._serving = threading.get_ident()
         try:
             self.logger.info("server listening on %s", _name_of(self.socket))
             Acceptor(self, self.socket, self._ssl).run(self._doorbell[0])
         finally:
             with self._changed:
-                self._serving = False
+                self._serving = 0
                 self._closing = True
                 self._changed.notify_all()
+        if self._finish is not None:
+            self._finish()
 
     def shutdown(self, close_connections: bool = True, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
         """Stop listening, answer handshakes under way with 503, close all connections with ``code``, and wait until all
@@ -128,28 +134,29 @@ class Server:
 
         ``close_connections=False`` lets open connections go on until their handlers end. Does nothing but wait the
         second time. A handler should always be waiting for its connection in one way or another, so that it learns of
-        the end. Raises RuntimeError in a handler's thread, for which it would wait for ever, and ProtocolError when the
-        code or reason must not be sent.
+        the end. In a signal handler that interrupts ``serve_forever`` it returns at once, and that does it. Raises
+        RuntimeError in a handler's thread, for which it would wait for ever, and ProtocolError when the code or reason
+        must not be sent.
         """
         checked_close(code, reason)  # raises here what each connection would raise
         with self._changed:
             if threading.current_thread() in self._threads:
                 raise RuntimeError("cannot shut down the server in a handler: it waits for all handlers")
-            first = self._close_with is None and not (self._closing and not self._serving and not self._alive)
             self._closing = True
+            if self._serving == threading.get_ident():
+                self._finish = functools.partial(self.shutdown, close_connections, code, reason)
+                self._ring()
+                return
         self.logger.info("server closing")
         self._ring()
         with self._changed:
             self._changed.wait_for(lambda: not self._serving)
-            if close_connections and first:
+            if close_connections and self._close_with is None:
                 self._close_with = (code, reason)
             alive = list(self._alive) if close_connections else []
         self.socket.close()
         for connection in alive:
-            with connection._lock:
-                if connection._opened:  # else it does that itself, in a moment
-                    connection._begin_close(code, reason)  # its own deadline ends it
-            connection._tell_groups()
+            connection._close_with_server()
         with self._changed:
             self._changed.wait_for(lambda: not self._alive and not self._threads)
             for newcomer in self._refused:
@@ -194,11 +201,20 @@ class Server:
     def _has_thread(self) -> bool:
         return self._max_handlers is None or len(self._threads) < self._max_handlers
 
-    def _start_handler(self, newcomer: Newcomer) -> None:
+    def _start_handler(self, newcomer: Newcomer) -> bool:
+        """Whether there is a thread for it."""
         thread = threading.Thread(target=self._run, args=(newcomer,), name="wsproto_fast-handler", daemon=True)
         with self._changed:
             self._threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as exc:
+            with self._changed:
+                self._threads.discard(thread)
+                self._changed.notify_all()
+            self.logger.error("no thread for a handler: %s", exc)
+            return False
+        return True
 
     def _run(self, newcomer: Newcomer) -> None:
         """What a handler's thread does."""

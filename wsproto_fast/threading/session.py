@@ -70,6 +70,8 @@ class Session(SessionBase):
         self._give_up = give_up
         #: Guards all of it, and tells of changes.
         self._changed = threading.Condition(threading.RLock())
+        #: What on_open has.
+        self._opening: ClientConnection | None = None
         #: Who sends although there was no room: in the order of their calls.
         self._line = threading.Lock()
 
@@ -188,7 +190,7 @@ class Session(SessionBase):
             self._blocked += 1
         deadline = _deadline(timeout)
         try:
-            if not self._line.acquire(timeout=-1 if timeout is None else max(timeout, 0.0)):
+            if not self._line.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX)):
                 raise TimeoutError("timed out while waiting to send")
             try:
                 self._take(message, text, compress, deadline)
@@ -271,12 +273,16 @@ class Session(SessionBase):
             return exc
         finally:
             with self._changed:
-                self._connection = self._readable = None
+                self._connection = self._readable = self._opening = None
                 self._notify()
 
     def _use(self, connection: ClientConnection) -> Exception:
-        if self._on_open is not None and not self._closing:
-            self._on_open(connection)
+        if self._on_open is not None:
+            with self._changed:
+                if not self._closing:
+                    self._opening = connection
+            if self._opening is not None:
+                self._on_open(connection)
         with self._changed:
             if not self._closing:
                 self._opened_at = monotonic()
@@ -336,7 +342,7 @@ class Session(SessionBase):
         rest = _rest(deadline)
         if rest is not None and rest <= 0:
             raise TimeoutError("timed out while waiting for a connection")
-        self._changed.wait(rest)
+        self._changed.wait(None if rest is None else min(rest, threading.TIMEOUT_MAX))
 
     def _notify(self) -> None:
         self._changed.notify_all()
@@ -374,13 +380,16 @@ class Session(SessionBase):
             self._closing = True
             self._notify()
             connection = self._connection
-            if connection is None:
-                if self._state is not SessionState.CLOSED:
-                    self._end()
-                return
-            if first:
+            if connection is None and self._state is not SessionState.CLOSED:
+                self._end()
+            if connection is not None and first:
                 flushed = lambda: not self._outbox or self._open_connection() is None  # noqa: E731
                 self._changed.wait_for(flushed, self._close_timeout)
+        if connection is None:
+            opening = self._opening
+            if opening is not None:  # so that on_open ends
+                opening.close(code, reason)
+            return
         if first:
             connection.close(code, reason)
         if threading.current_thread() is not self._runner:
