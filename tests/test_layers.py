@@ -23,7 +23,7 @@ LAYERS = {
     "__init__": 4,  # the public names of layers 0-4
     **dict.fromkeys(("asyncio", "threading"), 5),
     **dict.fromkeys(("_broadcasting", "_connecting", "_facts", "_incoming", "_observing", "_session"), 5),
-    **dict.fromkeys(("compat", "contrib", "testing", "_pytest_plugin"), 6),
+    **dict.fromkeys(("compat", "contrib", "testing", "_pytest_plugin", "_cli", "__main__"), 6),
 }
 ADAPTERS = {"asyncio", "threading"}
 IO_AND_TIME = {"asyncio", "socket", "ssl", "select", "selectors", "threading", "time"}
