@@ -54,6 +54,10 @@ class Newcomer:
                 data = self.sock.recv(RECEIVE_SIZE)
             except BlockingIOError:
                 return False
+            if self.refused:
+                if not data:
+                    raise ConnectionResetError("the client has gone")
+                continue
             if self.tls is not None:
                 self.tls.feed(data)
                 if not self.secured and not self._secure():
@@ -65,8 +69,6 @@ class Newcomer:
                 data = plain
             if not data:
                 raise ConnectionResetError("connection closed before its request was complete")
-            if self.refused:
-                continue
             handshake.receive_data(data)
             if handshake.request is not None or handshake.error is not None:
                 return True
