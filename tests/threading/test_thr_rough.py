@@ -194,6 +194,17 @@ else:
         subprocess.run([sys.executable, "-c", program, uri, end], check=True, timeout=LIMIT)
 
 
+def test_close_does_nothing_while_the_interpreter_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The poller may have stopped for ever with the connection's lock."""
+    with serving() as server, connect(uri_of(server)) as connection:
+        with monkeypatch.context() as patch:
+            patch.setattr("wsproto_fast.threading.connection.is_finalizing", lambda: True)
+            with connection._lock:
+                connection.close()
+        connection.send("x")
+        assert connection.recv(LIMIT) == "x"
+
+
 # -- no threads --------------------------------------------------------------------------------------------------------
 
 

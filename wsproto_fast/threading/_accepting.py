@@ -112,6 +112,8 @@ class Acceptor:
         self._context = context
         self._selector = selectors.DefaultSelector()
         self._newcomers: set[Newcomer] = set()
+        #: No newcomer's deadline is before it.
+        self._first = float("inf")
         self._accept_again_at: float | None = None
 
     def run(self, doorbell: socket.socket) -> None:
@@ -128,7 +130,7 @@ class Acceptor:
             self._accept_again_at = None
             self._listening.close()
             for newcomer in self._newcomers:
-                newcomer.deadline = min(newcomer.deadline, monotonic() + _LAST_CALL)
+                self._hurry(newcomer)
             while self._newcomers:
                 self._turn(doorbell)
         finally:
@@ -149,19 +151,21 @@ class Acceptor:
         for newcomer in self._server._take_refused():
             self._linger(newcomer)
         now = monotonic()
-        for newcomer in [newcomer for newcomer in self._newcomers if newcomer.deadline <= now]:
-            if not newcomer.refused and not self._server._closing:
-                newcomer.connection.logger.info("opening handshake timed out")
-            self._drop(newcomer)
+        if now >= self._first:
+            self._drop_late(now)
         if self._accept_again_at is not None and now >= self._accept_again_at:
             self._accept_again_at = None
             self._selector.register(self._listening, selectors.EVENT_READ)
 
+    def _drop_late(self, now: float) -> None:
+        for newcomer in [newcomer for newcomer in self._newcomers if newcomer.deadline <= now]:
+            if not newcomer.refused and not self._server._closing:
+                newcomer.connection.logger.info("opening handshake timed out")
+            self._drop(newcomer)
+        self._first = min([newcomer.deadline for newcomer in self._newcomers], default=float("inf"))
+
     def _timeout(self) -> float | None:
-        deadlines = [newcomer.deadline for newcomer in self._newcomers]
-        if self._accept_again_at is not None:
-            deadlines.append(self._accept_again_at)
-        first = min(deadlines, default=float("inf"))
+        first = self._first if self._accept_again_at is None else min(self._first, self._accept_again_at)
         return None if first == float("inf") else max(0.0, first - monotonic())
 
     def _accept(self) -> None:
@@ -228,6 +232,7 @@ class Acceptor:
                 data = newcomer.tls.take()
             newcomer.send(data)
         newcomer.half_close()
+        self._first = min(self._first, newcomer.deadline)
         self._selector.modify(newcomer.sock, newcomer.events(), newcomer)
 
     def _linger(self, newcomer: Newcomer) -> None:
@@ -240,11 +245,16 @@ class Acceptor:
             return
         self._watch(newcomer)
         if self._server._closing:
-            newcomer.deadline = min(newcomer.deadline, monotonic() + _LAST_CALL)
+            self._hurry(newcomer)
 
     def _watch(self, newcomer: Newcomer) -> None:
         self._newcomers.add(newcomer)
+        self._first = min(self._first, newcomer.deadline)
         self._selector.register(newcomer.sock, newcomer.events(), newcomer)
+
+    def _hurry(self, newcomer: Newcomer) -> None:
+        newcomer.deadline = min(newcomer.deadline, monotonic() + _LAST_CALL)
+        self._first = min(self._first, newcomer.deadline)
 
     def _forget(self, newcomer: Newcomer) -> None:
         self._newcomers.discard(newcomer)

@@ -151,9 +151,11 @@ class Connection(Facts, Sender):
         nobody takes one, are dropped. Does nothing but wait when it is closing already. In the middle of a fragmented
         message the code is 1011. Raises ProtocolError when the code or reason must not be sent.
         """
+        if is_finalizing():
+            return  # the poller's thread stands still for ever, perhaps with our lock
         with self._lock:
             self._begin_close(code, reason)
-            if not poller().is_here() and not is_finalizing():  # then the poller stands still
+            if not poller().is_here():
                 self._end_close()
         self._tell_groups()
 
