@@ -109,7 +109,8 @@ async def run(options: argparse.Namespace, console: Console) -> int:
 def _agreed(connection: ClientConnection) -> str:
     assert connection.response is not None
     agreed = [f"subprotocol {connection.subprotocol}"] if connection.subprotocol else []
-    agreed += connection.response.headers.get_all("Sec-WebSocket-Extensions")
+    # Of an extension its name; the parameters are for whoever looks at the header itself.
+    agreed += [value.partition(";")[0] for value in connection.response.headers.get_all("Sec-WebSocket-Extensions")]
     return f" ({', '.join(agreed)})" if agreed else ""
 
 

@@ -18,7 +18,7 @@ __all__ = ["Console"]
 
 _PROMPT = "> "
 #: Binary messages on a terminal are cut after so many bytes.
-_MAX_SHOWN = 512
+_MAX_SHOWN = 256
 
 
 class Console:

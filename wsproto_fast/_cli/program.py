@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from . import bench, broadcast, connect, echo
 from .console import Console
-from .failures import INTERRUPTED, OK, OUTPUT_CLOSED, USAGE, Failure
+from .failures import ENDED, INTERRUPTED, OK, OUTPUT_CLOSED, USAGE, Failure
 from .options import add_loop
 from .running import choose_loop, run
 from .version import report
@@ -54,10 +54,12 @@ def main(
             return exc.code
         except KeyboardInterrupt:
             return INTERRUPTED
-        except BrokenPipeError:
-            # The interpreter writes what is left in the buffer when it ends, and must not complain.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), console.stdout.fileno())
-            return OUTPUT_CLOSED
+        except OSError as exc:  # of the output: others have become a Failure
+            _discard(console.stdout)
+            if isinstance(exc, BrokenPipeError):
+                return OUTPUT_CLOSED
+            console.error(f"cannot write the output: {exc.strerror}")
+            return ENDED
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:
@@ -70,6 +72,12 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         return USAGE
     command: Command = COMMANDS[options.command].run
     return run(command(options, console), loop)
+
+
+def _discard(stream: TextIO) -> None:
+    """Whoever closes this stream, as the interpreter does at its end, writes what is left in its buffer to nowhere."""
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

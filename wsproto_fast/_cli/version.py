@@ -15,13 +15,14 @@ __all__ = ["report"]
 
 async def report(loop: str) -> str:
     """One fact in each line; ``loop`` is the name of the loop that runs this, which is the one that commands use."""
+    python = f"{platform.python_implementation()} {platform.python_version()}"
     facts = {
         "wsproto_fast": __version__,
         "build": f"compiled, kernels for {simd_level()}" if COMPILED else "pure Python",
         "zlib": _zlib(),
         "event loop": f"uvloop {_version_of('uvloop')}" if loop == "uvloop" else _asyncio(),
         "sockets": "reactor of wsproto_fast (epoll)" if _transports._reactor() is not None else "those of the loop",
-        "Python": f"{platform.python_implementation()} {platform.python_version()}, {platform.system()} {platform.machine()}",
+        "Python": f"{python}, {platform.system()} {platform.machine()}",
     }
     return "\n".join(f"{name:<13} {value}" for name, value in facts.items())
 
