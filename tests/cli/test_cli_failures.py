@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import os
+import signal
 import socket
 import sys
 import threading
@@ -16,8 +19,11 @@ import pytest
 pytest.importorskip("pty")
 from command_line import LIMIT, Process, echo, exit_code, serving, text_stream
 from peers import make_tls
+from websockets.exceptions import ConnectionClosed
 
+from wsproto_fast._cli.console import Console
 from wsproto_fast._cli.failures import Failure, explain
+from wsproto_fast._cli.pretty import json_lines
 from wsproto_fast.exceptions import ProxyError
 
 
@@ -245,3 +251,47 @@ def test_no_traceback_in_the_real_program() -> None:
         code, output, errors = program.end()
     text = "cannot connect to ws://127.0.0.1:1/: connection refused; does a server listen there?"
     assert (code, output, errors) == (3, "", f"wsproto-fast: {text}\n")
+
+
+def test_a_port_that_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        text = f"cannot listen on 127.0.0.1:{port}: another program listens there; --port 0 takes a free port"
+        assert run("echo", "--port", str(port)) == (3, text)
+
+
+def test_ctrl_c_in_a_pipe() -> None:
+    """In the main thread, where there is a handler."""
+
+    def interrupt(connection: Any) -> None:
+        signal.pthread_kill(main, signal.SIGINT)
+        with contextlib.suppress(ConnectionClosed):
+            connection.recv()
+
+    main = threading.main_thread().ident
+    assert main is not None
+    source, sink = os.pipe()
+    with os.fdopen(source) as stdin, os.fdopen(sink, "w"), serving(interrupt) as uri:
+        assert exit_code(["connect", uri], stdin, text_stream(), text_stream()) == 130
+
+
+def test_ctrl_c_before_there_is_a_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(name: str) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("wsproto_fast._cli.program.choose_loop", interrupt)
+    assert exit_code(["--version"], text_stream(), text_stream(), text_stream()) == 130
+
+
+def test_streams_without_a_descriptor() -> None:
+    output = io.StringIO()
+    console = Console(io.StringIO(), output, io.StringIO())
+    console.prompt()
+    console.say("x" * 81)
+    assert "x" * 81 not in output.getvalue()
+    assert "x" * 80 in output.getvalue()
+
+
+@pytest.mark.parametrize("text", ["[NaN]", "[" * 100_000, "{'a': 1}"])
+def test_what_is_no_json(text: str) -> None:
+    assert json_lines(text) is None
