@@ -26,7 +26,8 @@ CLIENTS = ("async with connect(", "    with connect(")
 
 
 def test_every_block_is_covered_here() -> None:
-    assert sorted(language for language, _ in BLOCKS) == [*["console"] * 2, *["python"] * 4]  # of the second, see tests/cli
+    # The commands of the second console block are run in tests/cli.
+    assert sorted(language for language, _ in BLOCKS) == [*["console"] * 2, *["python"] * 4]
 
 
 def make_targets() -> set[str]:
