@@ -4,6 +4,9 @@ Python's sockets cost as much again as the system calls of a small message, and 
 name each time. A descriptor is not closed while somebody is in a call here: whoever uses a Wire sees to that.
 """
 
+import os
+import threading
+
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
@@ -59,6 +62,7 @@ RECEIVE_SIZE = 65536
 TICK = 0.1
 
 cdef double _TICK = 0.1
+cdef unsigned long _main = threading.main_thread().ident
 cdef enum:
     # What a read takes on the stack, where it costs nothing; once one was full, the next takes MANY.
     FEW = 8192
@@ -151,6 +155,8 @@ cdef class Wire:
         """How many bytes, -1: none."""
         cdef ssize_t count
         cdef int error
+        # A signal may have come between two of these calls, and interrupts none then. Its handler is the main thread's.
+        cdef bint is_main = <unsigned long>PyThread_get_thread_ident() == _main
         while True:
             with nogil:
                 while True:
@@ -160,15 +166,16 @@ cdef class Wire:
                     error = errno
                     if error != EAGAIN:
                         break
-                    if not wait or self.interrupt:
+                    if not wait or is_main or self.interrupt:
                         break
             if count >= 0:
                 return count
+            if error != EAGAIN and error != EINTR:
+                _raise(error)
+            if wait or error == EINTR:
+                PyErr_CheckSignals()
             if error == EAGAIN:
                 return -1
-            if error != EINTR:
-                _raise(error)
-            PyErr_CheckSignals()
 
     cpdef Py_ssize_t send(self, bytes data, Py_ssize_t start) except -1:
         cdef const char *bytes_ = PyBytes_AS_STRING(data) + start
@@ -203,12 +210,20 @@ cdef class Wire:
         with nogil:
             count = c_poll(&descriptor, 1, milliseconds)
             error = errno
-        if count >= 0:
-            return count != 0
-        if error != EINTR:
+        if count > 0:
+            return True
+        if count < 0 and error != EINTR:
             _raise(error)
         PyErr_CheckSignals()
         return False
+
+
+def _after_fork():
+    global _main
+    _main = get_ident()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 cdef int _raise(int error) except -1:

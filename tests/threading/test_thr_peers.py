@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import logging
 import signal
@@ -9,6 +10,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from time import monotonic
@@ -711,6 +713,25 @@ def test_a_peers_error_while_much_waits_to_be_written() -> None:
             assert peer.frame() == (BINARY, LARGE)
         peer.expect_close(1002)
         peer.expect_eof()
+
+
+@pytest.mark.parametrize("timeout", [None, LIMIT])
+def test_an_interrupt_between_two_system_calls(timeout: float | None) -> None:
+    """``recv`` looks up now and then. A signal that comes just then interrupts no call, and is noticed all the same."""
+    with linked() as (connection, peer):
+
+        def interrupt() -> None:
+            until(lambda: connection._reader)
+            _thread.interrupt_main()  # without a signal of the system's
+
+        interrupting = start(interrupt)
+        begun = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            connection.recv(timeout)
+        assert time.monotonic() - begun < 5
+        finish(interrupting)
+        peer.send_frames((TEXT, b"a"))
+        assert connection.recv() == "a"
 
 
 def test_an_interrupt_in_recv_loses_nothing() -> None:
