@@ -130,9 +130,9 @@ function draw() {
   line(mix, (s) => s.demand, colour("demand"));
 
   const away = Math.max(0.02, ...shown.map((s) => Math.abs(s.frequency - 50))) * 1.1;
-  const step = [0.01, 0.02, 0.05, 0.1, 0.2].find((value) => value * 1.5 > away) ?? 0.5;
+  const step = [0.5, 0.2, 0.1, 0.05, 0.02].find((value) => value < away) ?? 0.01;
   const hertz = chart("frequency-chart", 50 - away, 50 + away, 44);
-  grid(hertz, [50 - step, 50, 50 + step].filter((value) => Math.abs(value - 50) < away), [30, 0], (value) => value.toFixed(2));
+  grid(hertz, [50 - step, 50, 50 + step], [30, 0], (value) => value.toFixed(2));
   line(hertz, (s) => s.frequency, colour("frequency"));
 
   const share = chart("green-chart", 0, 100, 44);
