@@ -1,6 +1,7 @@
 // The pages of examples/ in a browser: `node example_pages.mjs NODE_DIRECTORY CHROMIUM USER_DATA_DIR SCREENSHOTS EXAMPLE=URL...`
 // goes through the examples named, prints a line of JSON with what each page showed, and leaves pictures of each in the
-// directory SCREENSHOTS. Between the two lines of an example that can be restarted ("chat") it reads one: see `chat`.
+// directory SCREENSHOTS. EXAMPLE is "dashboard", "demo", "talk", which is the chat, or "chat", which is that and a restart of the
+// server: it reads a line when it has told what was said, another when it has told that it is offline.
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
@@ -106,8 +107,8 @@ async function say(page, text) {
   await page.keyboard.press("Enter");
 }
 
-/** Two in a room, one in another. After the first report the server goes; a line says that it is back. */
-async function chat(url) {
+/** Two in a room, one in another. */
+async function talk(url) {
   const one = await open(url); // the first room, by a redirect
   await one.waitForSelector("#naming[open]");
   await look(one, "chat-name");
@@ -143,6 +144,12 @@ async function chat(url) {
     bold: await one.locator("#said b").count(),
     elsewhere: await texts(other, "#said .text"),
   });
+  return [one, two];
+}
+
+/** The server goes and comes back. */
+async function chat(url) {
+  const [one, two] = await talk(url);
   await lines.next();
   await Promise.all([one, two].map((page) => page.waitForSelector('body[data-state="waiting"]')));
   await one.fill("#text", "written meanwhile");
@@ -206,7 +213,7 @@ async function demo(url) {
   report({ people: await one.textContent("#people-value"), said: await texts(two, "#said .bubble") });
 }
 
-const goThrough = { chat, dashboard, demo };
+const goThrough = { chat, dashboard, demo, talk };
 for (const example of examples) {
   const [name, url] = example.split(/=(.*)/);
   allowed = url;
