@@ -1,4 +1,4 @@
-"""What the examples with a page share: files over plain HTTP on the port of the WebSocket, how a program starts and ends.
+"""What examples with a page share: files over plain HTTP on the port of the WebSocket, how a program starts and ends.
 
 Knows nothing of what goes over the WebSocket.
 """

@@ -1,4 +1,4 @@
-"""Programs of examples/ as processes that serve a page, and the page's files over plain HTTP."""
+"""Programs of examples/ as processes that serve a page, the page's files over plain HTTP, clients for the rest."""
 
 from __future__ import annotations
 
@@ -10,9 +10,18 @@ import sys
 import urllib.request
 from email.message import Message
 
+import pytest
+import websockets.asyncio.client
 from peers import ROOT
 
-__all__ = ["Program", "get"]
+from wsproto_fast.asyncio import connect
+
+__all__ = ["Program", "connects", "get"]
+
+#: For a test's ``open_connection``.
+connects = pytest.mark.parametrize(
+    "open_connection", [connect, websockets.asyncio.client.connect], ids=["ours", "websockets"]
+)
 
 
 class Program:

@@ -2,9 +2,9 @@
 
     python examples/chat/server.py [--host HOST] [--port PORT]
 
-A room's page and its WebSocket have the same address, /room/NAME. Messages are JSON. From the page: ``{"nick": ...}``, first
-and whenever somebody takes another name; ``{"say": ...}``. To the page: ``welcome`` with the name one has got and what was said
-last, ``people`` whenever somebody comes, goes or is renamed, ``said``.
+A room's page and its WebSocket have the same address, /room/NAME. Messages are JSON. From the page: ``{"nick": ...}``,
+first and whenever somebody takes another name; ``{"say": ...}``. To the page: ``welcome`` with the name one has got and
+what was said last, ``people`` whenever somebody comes, goes or is renamed, ``said``.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python examples/dashboard/server.py [--host HOST] [--port PORT]
 
-The figures are those of a simulated power grid in which a day takes two minutes. A page gets the last minute at once, then each
-sample as it comes. Nobody waits for a page that does not keep up: of what is late it gets the newest sample only, and sees by
-its number how many it has missed.
+The figures are those of a simulated power grid in which a day takes two minutes. A page gets the last minute at once,
+then each sample as it comes. Nobody waits for a page that does not keep up: of what is late it gets the newest sample
+only, and sees by its number how many it has missed.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ FILES = {
 
 
 class Grid:
-    """What is generated and used, in MW: the sun follows the day, the wind wanders, gas fills the gap with some delay. The
-    frequency, in Hz, shows how far it is behind."""
+    """What is generated and used, in MW: the sun follows the day, the wind wanders, gas fills the gap with some delay.
+    The frequency, in Hz, shows how far it is behind."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -56,7 +56,8 @@ class Grid:
         self.wind = min(max(self.wind + chance(0, 6) + (300 - self.wind) * 0.004, 20), 600)
         self.clouds = min(max(self.clouds + chance(0, 0.012) + (0.8 - self.clouds) * 0.01, 0.3), 1)
         sun = 520 * max(math.sin((hour - 6) / 12 * math.pi), 0) * self.clouds
-        demand = 780 + 140 * math.sin((hour - 9) / 12 * math.pi) + 90 * math.sin((hour - 6) / 6 * math.pi) + chance(0, 4)
+        habits = 140 * math.sin((hour - 9) / 12 * math.pi) + 90 * math.sin((hour - 6) / 6 * math.pi)
+        demand = 780 + habits + chance(0, 4)
         missing = demand - self.wind - sun - 150 - self.gas
         self.gas = max(self.gas + missing * 0.12, 0)
         self.frequency += (50 - missing * 0.0008 - self.frequency) * 0.3

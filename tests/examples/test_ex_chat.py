@@ -10,15 +10,12 @@ import urllib.error
 from typing import Any
 
 import pytest
-import websockets.asyncio.client
 from aio import run
 from ex_browser import load
-from example_programs import Program, get
+from example_programs import Program, connects, get
 
 from wsproto_fast.asyncio import connect
 from wsproto_fast.exceptions import InvalidStatus
-
-connects = pytest.mark.parametrize("open_connection", [connect, websockets.asyncio.client.connect], ids=["ours", "websockets"])
 
 
 async def tell(connection: Any, **message: Any) -> None:
@@ -46,7 +43,8 @@ def test_talk(open_connection: Any) -> None:
         async with Program("chat", "--port", "0") as chat:
             lobby = f"ws://127.0.0.1:{chat.port}/room/lobby"
             async with open_connection(lobby) as ada, open_connection(lobby) as other, connect(lobby) as silent:
-                assert await come_in(ada, "  Ada   Lovelace ") == {"type": "welcome", "nick": "Ada Lovelace", "history": []}
+                welcome = await come_in(ada, "  Ada   Lovelace ")
+                assert welcome == {"type": "welcome", "nick": "Ada Lovelace", "history": []}
                 assert (await come_in(other, "Ada Lovelace"))["nick"] == "Ada Lovelace 2"
                 assert (await hear(ada, "people"))["people"] == ["Ada Lovelace", "Ada Lovelace 2"]
                 await tell(other, nick="Grace")

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import websockets.asyncio.client
+import websockets.exceptions
 from aio import ROOT, run
 from ex_browser import Browser, load
+from example_programs import connects
 from peers import make_tls, missing
 from redis_servers import free_port
 
@@ -52,8 +53,8 @@ def program() -> str:
     return path
 
 
-def documented(**changes: str) -> str:
-    """The page's configuration. What must differ here is named ``listen``, ``socket``, ...; each must be there."""
+def documented(changes: dict[str, str]) -> str:
+    """The page's configuration, with what must differ here. Each text that is to be replaced must be there."""
     [text] = re.findall(r"^```nginx\n(.*?)^```", (ROOT / "docs" / "deploying.md").read_text(), re.MULTILINE | re.DOTALL)
     for before, after in changes.items():
         assert before in text
@@ -62,20 +63,18 @@ def documented(**changes: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def nginx(directory: Path, **changes: str) -> AsyncIterator[tuple[int, ssl.SSLContext]]:
+async def nginx(directory: Path, changes: dict[str, str]) -> AsyncIterator[tuple[int, ssl.SSLContext]]:
     """It runs in front of ``1.sock`` and ``2.sock`` of the directory. Gives its port, and a context that trusts it."""
     command = program()
     port = free_port()
     files, trusting, _ = make_tls(directory)
-    text = documented(
-        **{
-            "listen 443 ssl;": f"listen 127.0.0.1:{port} ssl;",
-            "/run/chat/": f"{directory}/",
-            "/etc/ssl/chat.pem": files["cert"],
-            "/etc/ssl/chat.key": files["key"],
-            **changes,
-        }
-    )
+    here = {
+        "listen 443 ssl;": f"listen 127.0.0.1:{port} ssl;",
+        "/run/chat/": f"{directory}/",
+        "/etc/ssl/chat.pem": files["cert"],
+        "/etc/ssl/chat.key": files["key"],
+    }
+    text = documented({**here, **changes})
     (directory / "nginx.conf").write_text(AROUND.format(documented=text))
     process = await asyncio.create_subprocess_exec(
         *(command, "-p", str(directory), "-c", "nginx.conf", "-e", "stderr"), stderr=asyncio.subprocess.PIPE
@@ -116,11 +115,11 @@ async def chat_behind_nginx(
     async with contextlib.AsyncExitStack() as stack:
         for name in ("1.sock", "2.sock"):
             await stack.enter_async_context(unix_serve(chat.chat, str(directory / name), **options))
-        port, trusting = await stack.enter_async_context(nginx(directory, **(changes or {})))
+        port, trusting = await stack.enter_async_context(nginx(directory, changes or {}))
         yield f"https://localhost:{port}/", trusting
 
 
-@pytest.mark.parametrize("open_connection", [connect, websockets.asyncio.client.connect], ids=["ours", "websockets"])
+@connects
 def test_client(open_connection: Any, tmp_path: Path) -> None:
     handshakes = Handshakes()
 
