@@ -6,8 +6,8 @@ const RETRY_FIRST = 300; // ms
 const RETRY_MOST = 5000;
 
 /**
- * Connect, and again whenever the connection is lost, after longer and longer random delays. `opened()` is called each time, and
- * `received(data)` with each message, which is JSON. `send(data)` returns whether there was a connection to send it over.
+ * Connect, and again whenever the connection is lost, after longer and longer random delays. `opened()` is called each
+ * time, and `received(data)` with each message, which is JSON. `send(data)` returns whether there was a connection.
  */
 export function stayConnected(path, { opened = () => {}, received }) {
   const url = new URL(path, location.href);

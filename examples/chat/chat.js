@@ -59,11 +59,16 @@ function enter(nick) {
 
 // ---- what is shown -------------------------------------------------------------------------------------------------
 
+/** The same for everybody who sees this name. */
+function hue(nick) {
+  return [...nick].reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)) % 360, 7);
+}
+
 function element(tag, className, content, nick) {
   const node = document.createElement(tag);
   node.className = className;
   if (content) node.textContent = content;
-  if (nick) node.style.setProperty("--hue", [...nick].reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)) % 360, 7));
+  if (nick) node.style.setProperty("--hue", hue(nick));
   return node;
 }
 

@@ -1,4 +1,4 @@
-// Samples come over a WebSocket; charts are drawn with the next frame of the screen, and only if there is something new.
+// Samples come over a WebSocket. Charts are drawn with the screen's next frame, and only if there is something new.
 import { stayConnected } from "/pages.js";
 
 const WINDOW = 600; // samples in a chart
@@ -117,11 +117,15 @@ function draw() {
   $("number").textContent = newest.n.toLocaleString("en");
   $("missed").textContent = missed.toLocaleString("en");
   arrivals = arrivals.filter((at) => at > performance.now() - 3000);
-  if (arrivals.length > 1) $("rate").textContent = (1000 * (arrivals.length - 1) / (arrivals.at(-1) - arrivals[0])).toFixed(1);
+  if (arrivals.length > 1) {
+    const seconds = (arrivals.at(-1) - arrivals[0]) / 1000;
+    $("rate").textContent = ((arrivals.length - 1) / seconds).toFixed(1);
+  }
 
-  const high = Math.ceil(Math.max(...shown.map((s) => Math.max(s.demand, stacked(s, SOURCES.length)))) / 200) * 200;
-  const mix = chart("mix", 0, high, 44);
-  grid(mix, Array.from({ length: high / 200 + 1 }, (_, i) => i * 200), mix.width > 500 ? [50, 40, 30, 20, 10, 0] : [40, 20, 0]);
+  const most = Math.max(...shown.map((s) => Math.max(s.demand, stacked(s, SOURCES.length))));
+  const levels = Array.from({ length: Math.ceil(most / 200) + 1 }, (_, i) => i * 200);
+  const mix = chart("mix", 0, levels.at(-1), 44);
+  grid(mix, levels, mix.width > 500 ? [50, 40, 30, 20, 10, 0] : [40, 20, 0]);
   SOURCES.forEach((name, i) => {
     band(mix, (s) => stacked(s, i), (s) => stacked(s, i + 1), `${colour(name)}b8`);
     line(mix, (s) => stacked(s, i + 1), colour(name), 1.5);

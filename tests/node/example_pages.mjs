@@ -1,7 +1,7 @@
-// The pages of examples/ in a browser: `node example_pages.mjs NODE_DIRECTORY CHROMIUM USER_DATA_DIR SCREENSHOTS EXAMPLE=URL...`
-// goes through the examples named, prints a line of JSON with what each page showed, and leaves pictures of each in the
-// directory SCREENSHOTS. EXAMPLE is "dashboard", "demo", "talk", which is the chat, or "chat", which is that and a restart of the
-// server: it reads a line when it has told what was said, another when it has told that it is offline.
+// The pages of examples/ in a browser: `node example_pages.mjs NODE_DIRECTORY CHROMIUM USER_DATA_DIR SCREENSHOTS
+// EXAMPLE=URL...` goes through the examples named, prints a line of JSON with what each page showed, and leaves
+// pictures of each in the directory SCREENSHOTS. EXAMPLE is "dashboard", "demo", "talk", which is the chat, or "chat", which is
+// that and a restart of the server: it reads a line when it has told what was said, another when it is offline.
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
@@ -86,7 +86,8 @@ function faults() {
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
   };
   for (const node of document.querySelectorAll("body *")) {
-    if (!node.checkVisibility({ checkVisibilityCSS: true, checkOpacity: true }) || node.matches(":disabled, :disabled *")) continue;
+    if (!node.checkVisibility({ checkVisibilityCSS: true, checkOpacity: true })) continue;
+    if (node.matches(":disabled, :disabled *")) continue;
     if (node.matches("button, input, a, canvas")) {
       const name = node.getAttribute("aria-label") ?? node.labels?.[0]?.textContent ?? node.textContent;
       if (!name.trim()) found.push(`no name: ${node.outerHTML}`);
@@ -164,8 +165,7 @@ async function chat(url) {
 
 async function dashboard(url) {
   const page = await open(url);
-  const frames = [];
-  const picture = () => page.evaluate(() => [...document.querySelectorAll("canvas")].map((canvas) => canvas.toDataURL()));
+  const picture = () => page.evaluate(() => [...document.querySelectorAll("canvas")].map((each) => each.toDataURL()));
   const drawn = () => page.evaluate(() => [...document.querySelectorAll("canvas")].map((canvas) =>
     canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some((value) => value > 0)));
   const number = async () => Number((await page.textContent("#number")).replace(",", ""));
@@ -186,7 +186,6 @@ async function dashboard(url) {
   await page.click("#pause");
   await painted(page); // what was on its way
   const [paused, [resting]] = [await number(), await picture()];
-  await shows(page, "#watchers", "1");
   const third = await open(url); // "watchers" is not paused, so samples have come when it tells of the third
   await shows(page, "#watchers", "2");
   await third.close();
