@@ -3,75 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import functools
 import re
 import signal
 import socket
-import sys
 import urllib.error
-import urllib.request
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aio import NODE_DIRECTORY, ROOT, chromium, node_with, run
+from example_programs import Program, get
 
 from wsproto_fast.asyncio import connect
 from wsproto_fast.exceptions import ConnectionClosedOK, InvalidStatus
 
-SERVER = ROOT / "examples" / "demo" / "server.py"
-
-
-class Demo:
-    """The demo's server, running."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.arguments = arguments
-
-    async def __aenter__(self) -> Demo:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable, str(SERVER), *self.arguments, stdout=asyncio.subprocess.PIPE, env=environment
-        )
-        assert self.process.stdout is not None
-        line = (await self.process.stdout.readline()).decode()
-        match = re.search(r"http://localhost:(\d+)/", line)
-        assert match is not None, line
-        self.port = int(match[1])
-        self.url = f"http://127.0.0.1:{self.port}/"
-        return self
-
-    async def end(self, signal_number: int = signal.SIGTERM) -> None:
-        """End it; it must end well."""
-        self.process.send_signal(signal_number)
-        assert await self.process.wait() == 0
-
-    async def __aexit__(self, *_: object) -> None:
-        if self.process.returncode is None:
-            self.process.kill()
-            await self.process.wait()
-
-
-def get(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=10) as response:
-        return response.headers, response.read().decode()
+Demo = functools.partial(Program, "demo")
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_pages_and_graceful_end(signal_number: int) -> None:
     async def main() -> None:
         async with Demo("--port", "0") as demo:
-            loop = asyncio.get_running_loop()
-            headers, page = await loop.run_in_executor(None, get, demo.url)
+            headers, page = await get(demo.url)
             assert headers["Content-Type"] == "text/html; charset=utf-8"
             assert "default-src 'none'" in headers["Content-Security-Policy"]
             assert "unsafe" not in headers["Content-Security-Policy"]
             assert re.findall(r'(?:src|href)="(?!data:)([^"]*)"', page) == ["room.css", "room.js"]
             for name in ("room.css", "room.js"):
-                _, text = await loop.run_in_executor(None, get, demo.url + name)
+                _, text = await get(demo.url + name)
                 assert re.findall(r"https?://|@import|innerHTML", text) == []
             with pytest.raises(urllib.error.HTTPError, match="404"):
-                await loop.run_in_executor(None, get, demo.url + "../server.py")
+                await get(demo.url + "../server.py")
             async with connect(f"ws://127.0.0.1:{demo.port}/ws", origin=f"http://127.0.0.1:{demo.port}") as ws:
                 assert '"welcome"' in await ws.recv()
                 await demo.end(signal_number)
