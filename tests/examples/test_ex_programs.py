@@ -19,12 +19,14 @@ from running import LIMIT, Program, running
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+import wsproto_fast.threading
+
 pytestmark = pytest.mark.external
 
 
 def test_market_data() -> None:
     with running("market_data.py", "--port", "0", "--seconds", "2") as program:
-        with connect(program.uri, proxy=None, compression=None) as connection:
+        with wsproto_fast.threading.connect(program.uri, proxy=None) as connection:
             tick = json.loads(connection.recv(LIMIT))
             assert tick["symbol"][:3] != tick["symbol"][3:]
             assert len(tick["book"]) == 61
