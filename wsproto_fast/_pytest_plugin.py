@@ -4,11 +4,13 @@
                 ``@pytest.mark.parametrize("ws_pair", [{}, {"deflate": DeflateConfig()}], indirect=True)``
 ``ws_peer``     a function: ``ws_peer(connection)`` is a ``testing.ScriptedPeer`` of that connection
 ``ws_hostile_frame``, ``ws_hostile_request``, ``ws_hostile_response``, ``ws_legal_frame``, ``ws_legal_request``
-                run the test once for each case of ``testing.HOSTILE_FRAMES``, ...
+                run the test once for each case of ``testing.HOSTILE_FRAMES``, ..., unless the test is parametrized by
+                that name, or there is a fixture of yours with that name
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,9 +31,20 @@ _CASES = {
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for name in _CASES.keys() & metafunc.fixturenames:
+        if name in metafunc._arg2fixturedefs or name in _parametrized(metafunc):
+            continue
         from . import testing
 
         metafunc.parametrize(name, getattr(testing, _CASES[name]), ids=str)
+
+
+def _parametrized(metafunc: pytest.Metafunc) -> set[str]:
+    """By which names a test is parametrized by marks."""
+    names: set[str] = set()
+    for mark in metafunc.definition.iter_markers("parametrize"):
+        argnames = mark.args[0] if mark.args else mark.kwargs["argnames"]
+        names.update(re.split(r"\s*,\s*", argnames) if isinstance(argnames, str) else argnames)
+    return names
 
 
 @pytest.fixture

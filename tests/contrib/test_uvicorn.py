@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import uvicorn
 from asgi_serving import (
     OURS,
+    App,
     Message,
     Receive,
     Send,
@@ -202,28 +204,124 @@ def test_a_close_that_must_not_be_sent(code: int, reason: str) -> None:
     run(main())
 
 
-def test_the_end_of_a_refusal_that_the_application_leaves() -> None:
-    """What there is of it is sent."""
+async def answer_of(app: App, **changes: Any) -> tuple[bytes, list[bytes], bytes]:
+    """Status line, headers in lower case, and body of what a client is answered that asks for a WebSocket."""
+    async with serving(app) as server, asking(server, **changes) as client:
+        head, _, body = (await client.reader.read()).partition(b"\r\n\r\n")
+        status, *lines = head.split(b"\r\n")
+        return status, [line.lower() for line in lines], body
 
+
+def test_a_refusal_in_parts() -> None:
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         headers = [(b"transfer-encoding", b"chunked"), (b"x-mine", b"1")]
         await send({"type": "websocket.http.response.start", "status": 409, "headers": headers})
-        await send({"type": "websocket.http.response.body", "body": b"so far", "more_body": True})
+        await send({"type": "websocket.http.response.body", "body": b"so ", "more_body": True})
         with pytest.raises(RuntimeError, match=r"Expected ASGI message 'websocket.http.response.body' but got 'x'"):
             await send({"type": "x"})
+        await send({"type": "websocket.http.response.body", "body": b"far"})
 
-    async def main() -> bytes:
-        async with serving(app) as server, asking(server) as client:
-            return await client.reader.read()
-
-    head, _, body = run(main()).partition(b"\r\n\r\n")
-    assert body == b"so far"
-    assert head.startswith(b"HTTP/1.1 409 Conflict\r\n")
-    lines = head.lower().split(b"\r\n")
+    status, lines, body = run(answer_of(app))
+    assert (status, body) == (b"HTTP/1.1 409 Conflict", b"so far")
     assert b"content-length: 6" in lines
     assert b"x-mine: 1" in lines
     assert b"server: uvicorn" in lines
     assert not [line for line in lines if line.startswith(b"transfer-encoding")]
+
+
+@pytest.mark.parametrize("end", ["returns", "raises", "sends too much"])
+def test_a_refusal_that_the_application_does_not_complete(end: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Half of it must not look like the whole."""
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.http.response.start", "status": 200, "headers": [(b"content-length", b"100")]})
+        await send({"type": "websocket.http.response.body", "body": b'{"ok": true', "more_body": True})
+        if end == "raises":
+            raise OSError("the database has gone")
+        while end == "sends too much":
+            await send({"type": "websocket.http.response.body", "body": bytes(2**16), "more_body": True})
+
+    status, _, body = run(answer_of(app))
+    assert (status, body) == (b"HTTP/1.1 500 Internal Server Error", b"Internal Server Error")
+    expected = "ASGI callable returned without completing response." if end == "returns" else "Exception in ASGI"
+    assert expected in caplog.text
+
+
+@pytest.mark.parametrize("changes", [{"Sec_WebSocket_Key": "abc"}, {"Sec_WebSocket_Version": "12"}])
+def test_refusals_by_the_protocol_have_the_servers_headers(changes: dict[str, str]) -> None:
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        raise AssertionError
+
+    status, lines, _ = run(answer_of(app, **changes))
+    assert status.split()[1] in (b"400", b"426")
+    assert lines.count(b"server: uvicorn") == 1
+    assert [line for line in lines if line.startswith(b"date: ")]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [{"text": b"abc"}, {"bytes": "abc"}, {"bytes": [b"a", b"b"]}, {"text": ["a", "b"]}, {"text": 1}],
+    ids=str,
+)
+def test_messages_of_the_wrong_type(message: Message) -> None:
+    async def main() -> None:
+        async with staged() as (stage, client):
+            with pytest.raises(TypeError, match=f"{next(iter(message))} must not be"):
+                await stage.send({"type": "websocket.send", **message})
+            for nothing in ({}, {"text": None, "bytes": None}):  # as uvicorn's own class takes them
+                await stage.send({"type": "websocket.send", **nothing})
+            await stage.send({"type": "websocket.close", "code": None})
+            assert await client.frame() == close(1000)
+            client.send(close(1000))
+
+    run(main())
+
+
+def test_sending_when_the_application_has_returned() -> None:
+    """By a task that it has left behind; whether the client answers the Close frame or not."""
+
+    async def main() -> None:
+        async with staged() as (stage, client):
+            stage.end()
+            assert await client.frame() == close(1000)
+            with pytest.raises(ClientDisconnected):
+                await asyncio.wait_for(stage.send(sending("x")), 1)
+            client.send(close(1000))
+
+    run(main())
+
+
+def test_the_state_of_the_lifespan() -> None:
+    """Each connection has a copy."""
+    seen: list[Any] = []
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            scope["state"]["pool"] = "made at the start"
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        seen.append(dict(scope["state"]))
+        scope["state"]["mine"] = True
+        await receive()
+        await send({"type": "websocket.close"})
+
+    async def main() -> None:
+        config = uvicorn.Config(app, ws=OURS, lifespan="on", log_config=None, port=0)
+        config.load()
+        server = uvicorn.Server(config)
+        server.lifespan = config.lifespan_class(config)
+        await server.lifespan.startup()
+        await server.startup()
+        for _ in range(2):
+            async with asking(server) as client:
+                assert (await client.reader.read()).startswith(b"HTTP/1.1 403 ")
+        await server.shutdown()
+
+    run(main())
+    assert seen == [{"pool": "made at the start"}] * 2
 
 
 @pytest.mark.parametrize("status", [101, 199, 600])
@@ -426,21 +524,23 @@ def test_one_task_receives() -> None:
     run(main())
 
 
-def test_messages_after_closing_are_not_told() -> None:
+@pytest.mark.parametrize(("ws_max_queue", "told"), [(1, 1), (32, 3)])
+def test_messages_after_closing_are_not_told(ws_max_queue: int, told: int) -> None:
     """Those that were there before are; the client's answer is heard behind any number of others."""
 
     async def main() -> None:
-        async with staged(ws_max_queue=1) as (stage, client):
+        async with staged(ws_max_queue=ws_max_queue) as (stage, client):
             connection = connection_of(stage.server)
             client.send(*[text("before")] * 3)
-            while not connection._queue:
+            while len(connection._queue) < told:
                 await asyncio.sleep(0)
             await stage.send({"type": "websocket.close", "code": 4000, "reason": "why"})
             assert await client.frame() == close(4000, "why")
             client.send(*[text("after")] * 200)
             client.send(close(4000))
             assert await client.frame() is None
-            assert await stage.receive() == {"type": "websocket.receive", "text": "before"}
+            for _ in range(told):
+                assert await stage.receive() == {"type": "websocket.receive", "text": "before"}
             for _ in range(2):
                 assert await stage.receive() == {"type": "websocket.disconnect", "code": 4000, "reason": "why"}
 
@@ -540,7 +640,9 @@ def test_shutdown_of_a_connection_that_closes_already() -> None:
         async with staged() as (stage, client):
             await stage.send({"type": "websocket.close"})
             stage.end()
+            begun = time.monotonic()
             await stage.server.shutdown()
+            assert time.monotonic() - begun < 5
             assert await client.frame() == close(1000)
             assert await client.frame() is None
 
@@ -566,7 +668,7 @@ def test_shutdown_in_the_handshake(begun: bool) -> None:
             return answer
 
     answer = run(main())
-    assert answer == b"" if begun else answer.startswith(b"HTTP/1.1 500 ")
+    assert answer.startswith(b"HTTP/1.1 500 ")
 
 
 # -- transports --------------------------------------------------------------------------------------------------------

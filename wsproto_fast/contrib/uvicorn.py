@@ -139,7 +139,7 @@ class WebSocketProtocol(Connection):
         if self._phase is not WAITING:
             return
         if handshake.error is not None:
-            self._answer(handshake.accept())
+            self._answer(handshake.accept())  # the refusal that fits
         elif handshake.request is not None:
             self._start(handshake.request)
 
@@ -179,6 +179,9 @@ class WebSocketProtocol(Connection):
     def _answer(self, response: Response) -> None:
         """Send the answer to the request; a 101 opens the connection."""
         handshake = self._handshake
+        if response.status_code != 101:
+            headers = response.headers
+            headers.update([(name, value) for name, value in self._default_headers() if name not in headers])
         handshake.send_response(response)
         for data in handshake.data_to_send():
             self.transport.write(data)
@@ -214,12 +217,12 @@ class WebSocketProtocol(Connection):
 
     def _refuse(self, status: int) -> None:
         self._log_answer(status)
-        self._answer(self._handshake.reject(status, "", self._default_headers()))
+        self._answer(self._handshake.reject(status))
 
     def _refuse_failed(self) -> None:
-        """The application has not said what to answer, and will not."""
-        if self._phase is ASKED:
-            self._answer(self._handshake.reject(500, "Internal Server Error", self._default_headers()))
+        """The application has not said, or not all of it, what to answer, and will not."""
+        if self._phase in (ASKED, REFUSING):
+            self._answer(self._handshake.reject(500, "Internal Server Error"))
 
     def _begin_refusal(self, message: Message) -> None:
         status = message["status"]
@@ -228,7 +231,6 @@ class WebSocketProtocol(Connection):
         headers = Headers(_decoded(message.get("headers") or ()))
         if "Transfer-Encoding" in headers:  # what we send has a Content-Length
             del headers["Transfer-Encoding"]
-        headers.update([(name, value) for name, value in self._default_headers() if name not in headers])
         phrase = HTTPStatus(status).phrase if status in _STATUSES else ""
         self._refusal = Response(status, phrase, headers)
         self._phase = REFUSING
@@ -255,6 +257,8 @@ class WebSocketProtocol(Connection):
             failed = result is not None
             if self._phase is ASKED:
                 logger.error("ASGI callable returned without completing handshake.")
+            elif self._phase is REFUSING:
+                logger.error("ASGI callable returned without completing response.")
             elif failed:
                 logger.error("ASGI callable should return None, but returned '%s'.", result)
         except ClientDisconnected:
@@ -268,8 +272,6 @@ class WebSocketProtocol(Connection):
         if self._opened:
             self._abandon()
             self._begin_close(CloseCode.INTERNAL_ERROR if failed else CloseCode.NORMAL_CLOSURE, "")
-        elif self._phase is REFUSING:
-            self._end_refusal()
         else:
             self._refuse_failed()
 
@@ -294,9 +296,18 @@ class WebSocketProtocol(Connection):
 
     async def _send(self, message: Message) -> None:
         if self._phase is ACCEPTED and message["type"] == "websocket.send":
-            data = message.get("bytes")
+            if not self._engine.is_open:
+                raise ClientDisconnected
+            data: Any = message.get("bytes")
+            text = data is None
+            if text:
+                data = message.get("text")
+                if data is None:
+                    return
+            if not isinstance(data, str if text else _BYTES):  # an iterable would become a message in fragments
+                raise TypeError(f"{'text' if text else 'bytes'} must not be {type(data).__name__}")
             try:
-                await self.send(message["text"] if data is None else data)
+                await self.send(data)
             except ConnectionClosed as exc:
                 raise ClientDisconnected from exc
         else:
@@ -313,12 +324,15 @@ class WebSocketProtocol(Connection):
                 raise RuntimeError(
                     f"Expected ASGI message 'websocket.send' or 'websocket.close', but got '{kind}'."
                 )
-            self._leave_with(message.get("code", CloseCode.NORMAL_CLOSURE), message.get("reason") or "")
+            code = message.get("code")
+            self._leave_with(CloseCode.NORMAL_CLOSURE if code is None else code, message.get("reason") or "")
             self._phase = DONE
         elif self._phase is REFUSING:
             if kind != "websocket.http.response.body":
                 raise RuntimeError(f"Expected ASGI message 'websocket.http.response.body' but got '{kind}'.")
             self._body += message.get("body", b"")
+            if len(self._body) > _MAX_BODY:
+                raise RuntimeError(f"The body of a response in place of a WebSocket has more than {_MAX_BODY} bytes.")
             if not message.get("more_body", False):
                 self._end_refusal()
         elif self._phase is DONE:
@@ -361,6 +375,9 @@ def _shared_by(config: Config) -> tuple[Settings, ServerRules]:
 
 
 _STATUSES = frozenset(HTTPStatus)
+_BYTES = (bytes, bytearray, memoryview)
+#: The body of a response in place of a WebSocket is kept until it is whole.
+_MAX_BODY = 2**20
 
 
 def _decoded(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
@@ -368,7 +385,7 @@ def _decoded(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
 
 
 def _disconnect(code: int | None, reason: str | None) -> Message:
-    message: Message = {"type": "websocket.disconnect", "code": code}
+    message: Message = {"type": "websocket.disconnect", "code": None if code is None else int(code)}
     if reason is not None:
         message["reason"] = reason
     return message
