@@ -133,10 +133,10 @@ function draw() {
   line(mix, (s) => s.demand, colour("card"), 5);
   line(mix, (s) => s.demand, colour("demand"));
 
-  const away = Math.max(0.02, ...shown.map((s) => Math.abs(s.frequency - 50))) * 1.1;
-  const step = [0.5, 0.2, 0.1, 0.05, 0.02].find((value) => value < away) ?? 0.01;
+  const farthest = Math.max(...shown.map((s) => Math.abs(s.frequency - 50)));
+  const away = [0.02, 0.05, 0.1, 0.2, 0.5].find((value) => value >= farthest) ?? 1;
   const hertz = chart("frequency-chart", 50 - away, 50 + away, 44);
-  grid(hertz, [50 - step, 50, 50 + step], [30, 0], (value) => value.toFixed(2));
+  grid(hertz, [50 - away, 50, 50 + away], [30, 0], (value) => value.toFixed(2));
   line(hertz, (s) => s.frequency, colour("frequency"));
 
   const share = chart("green-chart", 0, 100, 44);

@@ -67,7 +67,7 @@ def test_pages(scheme: str, tmp_path: Path) -> None:
             seen = await browser.read()
             assert seen["drawn"] == seen["moving"] == [True] * 3
             assert seen["still"]
-            assert 5 < seen["rate"] < 20
+            assert seen["rate"] > 1
             assert 49 < seen["frequency"] < 51
             assert await browser.read() == {"people": "2", "said": ["over the wire"]}
 

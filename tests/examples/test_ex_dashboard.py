@@ -22,17 +22,18 @@ def test_feed(open_connection: Any) -> None:
     async def main() -> None:
         async with Program("dashboard", "--port", "0") as dashboard:
             feed = f"ws://127.0.0.1:{dashboard.port}/feed"
+            started = asyncio.get_running_loop().time()
             async with open_connection(feed) as one, open_connection(feed) as two:
                 first = json.loads(await one.recv())
                 assert first["tick"] == 0.1
                 samples = first["samples"]
                 assert len(samples) == 600
-                started = asyncio.get_running_loop().time()
                 for _ in range(10):
                     message = json.loads(await one.recv())
                     samples += message["samples"]
-                assert asyncio.get_running_loop().time() - started > 0.6  # the first may be on its way
-                assert message["watchers"] == 2
+                assert asyncio.get_running_loop().time() - started > 0.75  # the first comes at once, one may be late
+                while message["watchers"] != 2:
+                    message = json.loads(await one.recv())
                 start = samples[0]["n"]
                 assert [sample["n"] for sample in samples] == list(range(start, start + 610))
                 for sample in samples:
