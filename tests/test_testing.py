@@ -936,6 +936,22 @@ def test_request(ws_legal_request):
     server.receive_data(ws_legal_request.data)
     assert server.error is None
 
+@pytest.mark.parametrize("ws_hostile_frame", HOSTILE_FRAMES[:3], ids=str)
+def test_some_frames(ws_hostile_frame):
+    assert ws_hostile_frame in HOSTILE_FRAMES[:3]
+
+@pytest.mark.parametrize(argnames=("one", "ws_hostile_frame"), argvalues=[(1, 2)])
+def test_pairs(one, ws_hostile_frame):
+    assert (one, ws_hostile_frame) == (1, 2)
+
+class TestOverridden:
+    @pytest.fixture(params=["mine"])
+    def ws_hostile_frame(self, request):
+        return request.param
+
+    def test_own(self, ws_hostile_frame):
+        assert ws_hostile_frame == "mine"
+
 def test_others(ws_hostile_request, ws_hostile_response):
     assert ws_hostile_request.error is not None
 
@@ -971,7 +987,8 @@ def test_fixtures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "test_pair" in names
     assert f"test_hostile_frame[{HOSTILE_FRAMES[0]}]" in names
     count = len(HOSTILE_FRAMES) + len(LEGAL_REQUESTS) + len(HOSTILE_REQUESTS) * len(HOSTILE_RESPONSES)
-    assert len(names) == 3 + count + len(LEGAL_FRAMES)
+    own = 3 + 1 + 1  # of `test_some_frames`, `test_pairs` and `test_own`
+    assert len(names) == 3 + count + len(LEGAL_FRAMES) + own
 
 
 def test_the_plugin_is_registered() -> None:
