@@ -725,6 +725,13 @@ def test_pair_whose_server_does_not_read() -> None:
     assert pair.server_events == [Message(bytes(400), Opcode.BINARY)] * 10
 
 
+def test_pair_arguments_that_cannot_be() -> None:
+    with pytest.raises(ValueError, match="backwards"):
+        Pair().advance(-3)
+    with pytest.raises(ValueError, match="max_read must be 1 or more"):
+        Faults(max_read=0)
+
+
 def test_pair_time_that_passes() -> None:
     """Streams deliver at their times, in steps of any size."""
     faults = Faults(max_read=3, max_delay=0.5)

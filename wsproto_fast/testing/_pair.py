@@ -61,7 +61,10 @@ class Pair:
                 moved = end.step(self.now) or moved
 
     def advance(self, seconds: float) -> None:
-        """Let time pass: streams deliver, and each end is told the time when it wants to know it."""
+        """Let time pass: streams deliver, and each end is told the time when it wants to know it. Raises ValueError for
+        time that would run backwards."""
+        if seconds < 0:
+            raise ValueError("time does not run backwards")
         self._run(self.now + seconds, waiting=False)
 
     def settle(self) -> None:

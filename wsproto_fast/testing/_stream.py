@@ -26,6 +26,10 @@ class Faults:
     #: So many bytes arrive, and then the end. None: it is not cut.
     cut_after: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.max_read is not None and self.max_read < 1:
+            raise ValueError("max_read must be 1 or more, or None")
+
 
 class Stream:
     """One direction of a connection. The same ``seed`` and the same calls give the same pieces at the same times."""
