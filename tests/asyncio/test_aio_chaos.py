@@ -308,7 +308,7 @@ def test_server(how: str, seed: int) -> None:
             "127.0.0.1",
             0,
             close_timeout=0.5,
-            open_timeout=1,
+            open_timeout=5,
             backlog=500,
             **callback,
         ) as server:

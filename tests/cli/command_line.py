@@ -30,7 +30,7 @@ __all__ = ["Inside", "Process", "Program", "Terminal", "environment", "serving",
 
 COMMAND = (sys.executable, "-m", "wsproto_fast")
 #: Seconds until a test gives up what it waits for.
-LIMIT = 30
+LIMIT = 60
 
 
 def environment(**more: str) -> dict[str, str]:

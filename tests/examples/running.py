@@ -20,7 +20,7 @@ __all__ = ["LIMIT", "Program", "running"]
 
 EXAMPLES = ROOT / "examples"
 #: Seconds until a test gives up what it waits for.
-LIMIT = 30
+LIMIT = 60
 
 
 class Program:
