@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import signal
 import sys
 import threading
 from importlib.abc import MetaPathFinder
@@ -39,6 +40,10 @@ ENGINE_MODULES = (
     *("messages", "sender", "handshake", "prepared", "_auth", "proxy"),
     *("connection", "groups"),
 )
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what is to run in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def flag(name: str) -> bool:

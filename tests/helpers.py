@@ -10,7 +10,19 @@ from wsproto_fast.testing._wire import MASKING_KEY, decode_frame, encode_frame
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["MASKING_KEY", "encode_frame", "feed_every_way", "join_fragments", "parse_frames", "plain", "unmask_output"]
+__all__ = [
+    "MASKING_KEY",
+    "SOON",
+    "encode_frame",
+    "feed_every_way",
+    "join_fragments",
+    "parse_frames",
+    "plain",
+    "unmask_output",
+]
+
+#: Seconds: an upper bound for what a short timeout ends, on the slowest machine. Less than any default timeout (10 s).
+SOON = 8.0
 
 
 def parse_frames(data: bytes) -> list[tuple[int, bool, bytes]]:

@@ -43,7 +43,7 @@ FAILED_HANDSHAKE = "Error on transport creation for incoming connection"
 MASK = b"\x01\x02\x03\x04"
 
 
-def run(coroutine: Coroutine[Any, Any, T], *, limit: float = 15.0) -> T:
+def run(coroutine: Coroutine[Any, Any, T], *, limit: float = 60.0) -> T:
     """Run a test's coroutine on the loop that was asked for.
 
     What asyncio reports to its exception handler fails the test; in debug mode so does, by pytest's filters, a warning

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from aio import MASK, Peer, pair, peer_of, run, serving, until
 from cases.messages import BytesJSON
-from helpers import encode_frame
+from helpers import SOON, encode_frame
 
 from wsproto_fast.asyncio import ServerConnection
 from wsproto_fast.asyncio._compat import timeout
@@ -509,7 +509,7 @@ def test_close(seed: int) -> None:
                     if not began:
                         assert ws.state.name in ("OPEN", "CLOSED")
                         continue
-                    await asyncio.wait_for(ws.wait_closed(), 2)
+                    await asyncio.wait_for(ws.wait_closed(), SOON)
                     assert ws.state.name == "CLOSED"
                     assert ws.close_code in (1000, 1006)
                     with pytest.raises(ConnectionClosed):

@@ -605,7 +605,7 @@ def test_streaming_of_a_message_that_has_begun() -> None:
         async def handler(ws: ServerConnection) -> None:
             async def fragments() -> Any:
                 yield "a"
-                await asyncio.wait_for(go_on.wait(), 2)
+                await asyncio.wait_for(go_on.wait(), 30)
 
             await ws.send(fragments())
 

@@ -110,11 +110,11 @@ async def waited(make: Callable[[], Any]) -> Any:
 
 
 async def waited_for(make: Callable[[], Any]) -> Any:
-    return await asyncio.wait_for(make(), 10)
+    return await asyncio.wait_for(make(), 30)
 
 
 async def with_a_timeout(make: Callable[[], Any]) -> Any:
-    async with timeout(10):
+    async with timeout(30):
         return await make()
 
 
@@ -695,7 +695,7 @@ def test_cancelled_by_a_task_that_is_woken_in_the_same_tick(receives: str) -> No
 
         async def next_message(ws: Connection) -> Any:
             if receives == "wait_for":
-                return await asyncio.wait_for(ws.recv(), 10)
+                return await asyncio.wait_for(ws.recv(), 30)
             if receives == "async for":
                 async for message in ws:
                     return message
@@ -1041,8 +1041,8 @@ def test_the_loop_goes_on_after_it_was_left(mode: str, error: Any, caplog: pytes
             return seen
 
         expected = ["w", "v", *("012" if error == "stop" else "01"), "new"]
-        assert loop.run_until_complete(asyncio.wait_for(rest(), 5)) == expected
-        loop.run_until_complete(asyncio.wait_for(ended(server, actor, witness), 10))
+        assert loop.run_until_complete(asyncio.wait_for(rest(), 30)) == expected
+        loop.run_until_complete(asyncio.wait_for(ended(server, actor, witness), 30))
         assert not server._alive
     finally:
         loop.run_until_complete(turns(5))
@@ -1083,10 +1083,10 @@ def test_what_was_sent_before_the_loop_was_left_leaves(mode: str, error: Any, ca
             loop.run_forever()
 
         async def rest() -> list[Any]:
-            return [await asyncio.wait_for(client.recv(), 2) for _ in range(2)]
+            return [await asyncio.wait_for(client.recv(), 30) for _ in range(2)]
 
         assert loop.run_until_complete(rest()) == ["0", "1"]
-        loop.run_until_complete(asyncio.wait_for(ended(server, client), 10))
+        loop.run_until_complete(asyncio.wait_for(ended(server, client), 30))
     finally:
         loop.run_until_complete(turns(5))
         loop.close()

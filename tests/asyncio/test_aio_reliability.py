@@ -8,6 +8,7 @@ import gc
 import os
 import socket
 import struct
+import time
 import tracemalloc
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from aio import Peer, byte_server, echo, pair, peer_of, port_of, run, serving, tls_contexts, until, uri_of
 from cases.ends import ERRORS_OF_THE_PEER, STALLED, deflate
+from helpers import SOON
 
 from wsproto_fast import Limits, State
 from wsproto_fast.asyncio import ServerConnection, connect
@@ -356,7 +358,7 @@ def test_peer_that_never_answers_our_close() -> None:
             begin = asyncio.get_running_loop().time()
             async with connect(uri, close_timeout=0.1) as ws:
                 pass
-            assert 0.05 < asyncio.get_running_loop().time() - begin < 2
+            assert 0.05 < asyncio.get_running_loop().time() - begin < SOON
             assert ws.close_code == 1006
             with pytest.raises(ConnectionClosedError, match=r"sent 1000 \(OK\); no close frame received"):
                 await ws.send("x")
@@ -395,7 +397,7 @@ def test_half_closed_peer_that_does_not_read() -> None:
         async with serving(handler, close_timeout=0.2) as server, peer_of(server, small=True) as peer:
             await until(lambda: bool(connections) and connections[0]._write_paused)
             peer.writer.write_eof()
-            await asyncio.wait_for(connections[0].wait_closed(), 5)
+            await asyncio.wait_for(connections[0].wait_closed(), SOON)
             assert connections[0].close_code == 1006
 
     run(main())
@@ -430,9 +432,9 @@ def test_keepalive_drops_a_peer_that_does_not_read() -> None:
                     await ws.send(b"x" * 100_000)
             ended.set()
 
-        async with serving(handler, ping_interval=0.1, ping_timeout=0.2, close_timeout=5) as server:
+        async with serving(handler, ping_interval=0.1, ping_timeout=0.2, close_timeout=60) as server:
             async with peer_of(server, small=True):
-                await asyncio.wait_for(ended.wait(), 3)
+                await asyncio.wait_for(ended.wait(), SOON)
 
     run(main())
 
@@ -518,13 +520,12 @@ def test_busy_peer_does_not_starve_others() -> None:
 
             draining = asyncio.ensure_future(drain())
             flooding = asyncio.ensure_future(flood(peer, 0x81, b"x" * 20, 1.0))
-            loop = asyncio.get_running_loop()
             worst = 0.0
             while not flooding.done():
-                begin = loop.time()
+                begin = time.thread_time()  # not what other processes take
                 await canary.send("x")
                 await canary.recv()
-                worst = max(worst, loop.time() - begin)
+                worst = max(worst, time.thread_time() - begin)
             stop.set()
             peer.writer.transport.abort()
             await draining
@@ -542,13 +543,12 @@ def test_bombs_do_not_starve_others() -> None:
 
     async def main() -> None:
         async with serving(sink) as server, peer_of(server, headers=DEFLATE) as peer:
-            loop = asyncio.get_running_loop()
             flooding = asyncio.ensure_future(flood(peer, 0xC2, deflate(bytes(2**20)), 1.0))
             worst = 0.0
             while not flooding.done():
-                begin = loop.time()
+                begin = time.thread_time()
                 await asyncio.sleep(0)
-                worst = max(worst, loop.time() - begin)
+                worst = max(worst, time.thread_time() - begin)
             peer.writer.transport.abort()
             assert worst < 0.25
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from aio import LOOP, echo, run, runner, serving, until, uri_of
+from helpers import SOON
 
 from wsproto_fast import Connection as Engine
 from wsproto_fast import Role
@@ -351,7 +352,7 @@ def test_who_is_called_in_turn_may_ask_anew_or_fail() -> None:
         leaving = asyncio.ensure_future(scheduler.turn())
         await asyncio.sleep(0)
         leaving.cancel()
-        await asyncio.wait_for(scheduler.turn(), 1)  # the line moves again, past who has left
+        await asyncio.wait_for(scheduler.turn(), 30)  # the line moves again, past who has left
         assert leaving.cancelled()
         assert len(complaints) == 1
 
@@ -554,7 +555,7 @@ def test_deadlines_that_move() -> None:
         started = time.perf_counter()
         while connection._entry is entry:
             await asyncio.sleep(0.001)
-        assert time.perf_counter() - started < 1
+        assert time.perf_counter() - started < SOON
         assert connection._entry is not None
         assert connection._entry[0] - loop.time() > 3000
         connection.connection_lost(None)

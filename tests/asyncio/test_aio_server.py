@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from aio import REQUEST, echo, pair, peer_of, port_of, raw, run, serving, until, uri_of
+from helpers import SOON
 
 from wsproto_fast import DeflateConfig, State
 from wsproto_fast.asyncio import ServerConnection, broadcast, connect, serve
@@ -102,7 +103,7 @@ def test_handler_that_ends_while_the_client_floods() -> None:
             peer.write(0x88, b"\x03\xe8")
             await peer.expect_eof()
 
-    run(main(), limit=5)
+    run(main(), limit=SOON)
 
 
 def test_a_program_that_only_sends_lets_others_run() -> None:
@@ -126,6 +127,36 @@ def test_a_program_that_only_sends_lets_others_run() -> None:
     run(main())
 
 
+def test_a_handler_that_sends_while_nobody_takes_what_was_received() -> None:
+    """``send`` does not wait for the reason of the end: it is behind messages that only this handler would take."""
+
+    async def main() -> None:
+        closing = asyncio.Event()
+        received = []
+
+        async def handler(ws: ServerConnection) -> None:
+            await closing.wait()
+            with pytest.raises(ConnectionClosed, match="no close frame received"):
+                await ws.send("x")
+            with contextlib.suppress(ConnectionClosed):
+                async for message in ws:
+                    received.append(message)
+
+        async with serving(handler) as server, peer_of(server) as peer:
+            for _ in range(100):
+                peer.write(0x81, b"x")
+            [ws] = server.connections
+            await until(lambda: ws._paused)
+            server.close()
+            await peer.expect_close(1001)
+            peer.write(0x88, b"\x03\xe9")
+            closing.set()
+            await server.wait_closed()
+            assert len(received) == 100
+
+    run(main(), limit=SOON)
+
+
 def test_close_while_nobody_takes_what_was_received() -> None:
     async def firehose(ws: ServerConnection) -> None:
         with contextlib.suppress(ConnectionClosed):
@@ -143,7 +174,7 @@ def test_close_while_nobody_takes_what_was_received() -> None:
         assert len([message async for message in ws]) > 16
         assert ws.close_code == 1000
 
-    run(main(), limit=6)
+    run(main(), limit=SOON)
 
 
 def test_server_close() -> None:

@@ -26,6 +26,7 @@ from asgi_serving import (
     serving,
     uri_of,
 )
+from helpers import SOON
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.server import ServerState
 
@@ -285,7 +286,7 @@ def test_sending_when_the_application_has_returned() -> None:
             stage.end()
             assert await client.frame() == close(1000)
             with pytest.raises(ClientDisconnected):
-                await asyncio.wait_for(stage.send(sending("x")), 1)
+                await asyncio.wait_for(stage.send(sending("x")), SOON)
             client.send(close(1000))
 
     run(main())
@@ -642,7 +643,7 @@ def test_shutdown_of_a_connection_that_closes_already() -> None:
             stage.end()
             begun = time.monotonic()
             await stage.server.shutdown()
-            assert time.monotonic() - begun < 5
+            assert time.monotonic() - begun < SOON
             assert await client.frame() == close(1000)
             assert await client.frame() is None
 

@@ -19,6 +19,7 @@ import pytest
 import trustme
 import websockets.sync.server
 from anyio.streams.tls import TLSListener
+from helpers import SOON
 from thr import LIMIT, SERVERS, Peer, answer, echo, finish, linked, listening, ours, start, theirs, tls_contexts, until
 from tiny_proxy import HttpProxyHandler, Socks4ProxyHandler, Socks5ProxyHandler
 
@@ -251,8 +252,8 @@ def test_all_addresses_of_a_name_within_one_deadline(monkeypatch: pytest.MonkeyP
             connect("ws://nobody/")
         began = monotonic()
         with pytest.raises(TimeoutError, match="timed out during opening handshake"):
-            connect("ws://deaf/", open_timeout=0.2)
-        assert monotonic() - began < 0.8
+            connect("ws://deaf/", open_timeout=1.8)
+        assert monotonic() - began < SOON
         for sock in waiting:
             sock.close()
         names["no family"] = [("127.0.0.1", 1)]
@@ -289,7 +290,7 @@ def test_servers_that_hang() -> None:
             began = monotonic()
             with pytest.raises(TimeoutError, match="timed out during opening handshake"):
                 connect(f"{scheme}://localhost:{port}/", open_timeout=0.1)
-            assert monotonic() - began < 2
+            assert monotonic() - began < SOON
         with pytest.raises(TimeoutError):
             connect(f"ws://localhost:{port}/", open_timeout=0)
 

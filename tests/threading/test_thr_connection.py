@@ -10,7 +10,8 @@ import time
 from typing import Any
 
 import pytest
-from thr import Peer, byte_server, echo, narrow, pair, peer_of, serving, thread, until, uri_of
+from helpers import SOON
+from thr import LIMIT, Peer, byte_server, echo, narrow, pair, peer_of, serving, thread, until, uri_of
 
 from wsproto_fast import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK, InvalidState, SendStatus, State
 from wsproto_fast.exceptions import LocalProtocolError, PayloadTooBig
@@ -93,7 +94,7 @@ def test_timeout_of_recv() -> None:
         for timeout in (0.05, 0, -1):
             with pytest.raises(TimeoutError):
                 connection.recv(timeout)
-        assert 0.05 <= time.monotonic() - start < 1
+        assert 0.05 <= time.monotonic() - start < SOON
         with pytest.raises(TimeoutError):
             connection.recv(timeout=0.25)  # longer than a thread is away at once
         connection.send("x")
@@ -130,7 +131,7 @@ def test_iteration_ends_with_a_normal_closure() -> None:
 
     with byte_server(talk) as uri, connect(uri) as connection:
         assert list(connection) == ["a", "b"]
-        assert connection.wait_closed(5)
+        assert connection.wait_closed(LIMIT)
         assert (connection.close_code, connection.close_reason) == (1001, "bye")
         assert connection.state is State.CLOSED
 
@@ -274,7 +275,7 @@ def test_pings_are_answered_while_nobody_reads() -> None:
         start = time.monotonic()
         peer.send(0x89, b"1")
         assert peer.frame() == (0x8A, b"1")
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < SOON
 
 
 def test_the_queue_is_bounded_and_goes_on() -> None:
@@ -314,19 +315,19 @@ def test_one_thread_for_all_and_none_when_they_are_gone() -> None:
             connection.close()
     until(lambda: poller_threads() == 0)
     with pair() as connection:  # and it comes back
-        assert connection.ping().wait(5)
+        assert connection.ping().wait(LIMIT)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_child_has_its_own(recwarn: Any) -> None:
     with serving() as server, connect(uri_of(server)) as connection:
-        assert connection.ping().wait(5)
+        assert connection.ping().wait(LIMIT)
         child = os.fork()
         if child == 0:
             status = 1
             try:
                 with connect(uri_of(server), close_timeout=2) as other:
-                    if other.ping().wait(5):
+                    if other.ping().wait(LIMIT):
                         status = 0
             finally:
                 os._exit(status)
@@ -339,9 +340,9 @@ def test_a_child_has_its_own(recwarn: Any) -> None:
 def test_ping_and_latency() -> None:
     with pair() as connection:
         assert connection.latency == 0
-        assert connection.ping().wait(5)
-        assert 0 < connection.latency < 1
-        assert connection.ping("data").wait(5)
+        assert connection.ping().wait(LIMIT)
+        assert 0 < connection.latency < SOON
+        assert connection.ping("data").wait(LIMIT)
         connection.pong()
         connection.pong(b"x")
         assert connection.stats.pongs_received == 2
@@ -359,7 +360,7 @@ def test_an_equal_ping() -> None:
         told = connection.ping(ack_on_close=True)
         assert not told.is_set()
         connection.close()
-        assert told.wait(5)
+        assert told.wait(LIMIT)
         assert not event.is_set()
         with pytest.raises(ConnectionClosedOK):
             connection.ping()
@@ -374,13 +375,13 @@ def test_keepalive_ends_a_silent_peer() -> None:
         connection = connect(uri, ping_interval=0.05, ping_timeout=0.05, close_timeout=0.1)
         with pytest.raises(ConnectionClosedError, match="keepalive ping timeout"):
             connection.recv()
-        assert connection.wait_closed(5)
+        assert connection.wait_closed(LIMIT)
 
 
 def test_keepalive_of_a_connection_that_nobody_uses() -> None:
     with byte_server(wait_eof) as uri:
         connection = connect(uri, ping_interval=0.05, ping_timeout=0.05, close_timeout=0.1)
-        assert connection.wait_closed(5)
+        assert connection.wait_closed(LIMIT)
     with pair(ping_interval=0.02, ping_timeout=1) as connection:
         until(lambda: connection.stats.pongs_received > 2)
         assert connection.latency > 0
@@ -464,7 +465,7 @@ def test_amid_a_fragmented_message() -> None:
             with pytest.raises(ConcurrencyError):
                 connection.send(["x"])
             assert connection.try_send("x") is SendStatus.FULL
-            assert connection.ping().wait(5)
+            assert connection.ping().wait(LIMIT)
             go.set()
         assert connection.recv() == "ab"
 
@@ -541,7 +542,7 @@ def test_a_peer_that_does_not_read() -> None:
         for message in ("x", ["x"]):
             with pytest.raises(TimeoutError):
                 connection.send(message, timeout=0.15)
-        assert 0.3 <= time.monotonic() - start < 2
+        assert 0.3 <= time.monotonic() - start < SOON
         assert connection.stats.messages_sent == sent
         with thread(lambda: connection.send("last")) as outcome:
             deaf.listen.set()
@@ -587,7 +588,7 @@ def test_keepalive_ends_a_peer_that_does_not_read() -> None:
         with pytest.raises(ConnectionClosedError):
             fill(connection)
             connection.send("x")
-        assert connection.wait_closed(5)
+        assert connection.wait_closed(LIMIT)
         over.set()
 
 
@@ -633,7 +634,7 @@ def test_close_from_another_thread() -> None:
             until(lambda: connection._reader)
             start = time.monotonic()
             connection.close()
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < SOON
         assert isinstance(outcome[0], ConnectionClosedOK)
 
 
@@ -644,7 +645,7 @@ def test_close_when_the_peer_does_not_answer() -> None:
             until(lambda: connection._reader)
             start = time.monotonic()
             connection.close(1001, "bye")
-            assert 1.4 < time.monotonic() - start < 3
+            assert 1.4 < time.monotonic() - start < SOON
         assert isinstance(outcome[0], ConnectionClosedError)
         assert connection.close_code == 1006
 
@@ -659,7 +660,7 @@ def test_close_with_messages_that_nobody_takes() -> None:
         until(lambda: connection._paused)
         start = time.monotonic()
         connection.close()
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < SOON
         received = []
         with pytest.raises(ConnectionClosedOK):
             while True:
@@ -744,7 +745,7 @@ def test_on_message_of_a_client() -> None:
     with serving() as server, connect(uri_of(server), on_message=on_message) as connection:
         for number in range(300):
             connection.send(str(number))
-        assert over.wait(10)
+        assert over.wait(LIMIT)
         assert received == [(True, str(number)) for number in range(300)]
         for method in (connection.recv, connection.recv_json, lambda: list(connection.recv_streaming())):
             with pytest.raises(ConcurrencyError, match="on_message"):
@@ -758,7 +759,7 @@ def test_on_message_that_fails(caplog: pytest.LogCaptureFixture) -> None:
     with serving() as server:
         connection = connect(uri_of(server), on_message=on_message)
         connection.send("x")
-        assert connection.wait_closed(5)
+        assert connection.wait_closed(LIMIT)
         assert connection.protocol.close_sent is not None
         assert connection.protocol.close_sent.code == 1011
     assert "callback" in caplog.text
@@ -768,7 +769,7 @@ def test_on_message_that_closes() -> None:
     with serving() as server:
         connection = connect(uri_of(server), on_message=lambda connection, _: connection.close())
         connection.send("x")
-        assert connection.wait_closed(5)
+        assert connection.wait_closed(LIMIT)
         assert connection.close_code == 1000
 
 
@@ -816,7 +817,7 @@ def test_observer(caplog: pytest.LogCaptureFixture) -> None:
         assert connection.recv() == "x"
         connection.send([b"a"])
         assert list(connection.recv_streaming()) in ([b"a"], [b"a", b""])
-        assert connection.ping().wait(5)
+        assert connection.ping().wait(LIMIT)
     assert ("message_sent", "x") in told.told
     assert ("message_received", "x") in told.told
     assert ("pong_received", connection.latency) in told.told

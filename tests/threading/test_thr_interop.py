@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from peers import NODE_DIRECTORY, ROOT, node_with
-from thr import echo, serving, tls_contexts, uri_of
+from thr import LIMIT, echo, serving, tls_contexts, uri_of
 
 from wsproto_fast.threading import connect
 
@@ -64,7 +64,7 @@ def test_server_of_node(compression: Any) -> None:
             for message in MESSAGES:
                 connection.send(message)
                 assert connection.recv(timeout=10) == message
-            assert connection.ping().wait(10)
+            assert connection.ping().wait(LIMIT)
             connection.close(4000)
             assert connection.close_code == 4000
         assert process.stdout.readline() == "4000\n"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from helpers import encode_frame
-from thr import Peer, byte_server, thread
+from thr import LIMIT, Peer, byte_server, thread
 
 from wsproto_fast.constants import SendStatus
 from wsproto_fast.threading import _poller, connect
@@ -61,7 +61,7 @@ def test_an_answer_does_not_wait_for_the_next_recv() -> None:
     with byte_server(talk) as uri, connect(uri, compression=None) as connection:
         assert connection.recv() == "a"
         connection.send("A")
-        assert arrived.wait(10)
+        assert arrived.wait(LIMIT)
         assert connection.recv() == "b"
 
 
@@ -142,7 +142,7 @@ def test_answers_of_a_callback_leave_together() -> None:
         peer.send(0x88)
 
     with byte_server(talk) as uri, connect(uri, compression=None, on_message=on_message):
-        assert done.wait(10)
+        assert done.wait(LIMIT)
     assert statuses == [QUEUED, QUEUED, SENT]
 
 

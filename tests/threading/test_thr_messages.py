@@ -27,7 +27,7 @@ from cases.messages import (
     codec_of,
 )
 from helpers import encode_frame
-from thr import MASK, Peer, handed_over, pair, serving, thread, tls_contexts, until, uri_of
+from thr import LIMIT, MASK, Peer, handed_over, pair, serving, thread, tls_contexts, until, uri_of
 
 from wsproto_fast import DeflateConfig, SendStatus
 from wsproto_fast.exceptions import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK
@@ -96,7 +96,7 @@ def test_what_cannot_be_sent(message: Any, error: type[Exception], ends: bool) -
         with pytest.raises(error):
             connection.send(as_generator(message))
         if ends:
-            assert connection.wait_closed(10)
+            assert connection.wait_closed(LIMIT)
             assert connection.protocol.close_code == 1011
         else:  # nothing was sent
             connection.send("still open")
@@ -160,7 +160,7 @@ def test_large_messages_are_echoed_while_more_are_sent() -> None:
         messages = [bytes([number]) * 3_000_000 for number in range(5)]
         with thread(lambda: [connection.send(message) for message in messages]):
             for message in messages:
-                assert connection.recv(10) == message
+                assert connection.recv(LIMIT) == message
 
 
 def test_amid_a_message_in_fragments() -> None:
@@ -170,21 +170,21 @@ def test_amid_a_message_in_fragments() -> None:
     def pieces() -> Iterator[str]:
         yield "a"
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(LIMIT)
         yield "b"
 
     with pair() as connection, thread(lambda: connection.send(pieces())) as outcome:
-        assert begun.wait(10)
+        assert begun.wait(LIMIT)
         for message in ("between", ["between"]):
             with pytest.raises(ConcurrencyError, match="send"):
                 connection.send(message)
         assert connection.try_send("between") is SendStatus.FULL
-        assert connection.ping().wait(10)
+        assert connection.ping().wait(LIMIT)
         go_on.set()
-        assert connection.recv(10) == "ab"
+        assert connection.recv(LIMIT) == "ab"
         until(lambda: outcome)
         connection.send("after")
-        assert connection.recv(10) == "after"
+        assert connection.recv(LIMIT) == "after"
     assert outcome == [None]
 
 
@@ -230,7 +230,7 @@ def test_limits_in_bytes(limit: int, held: int) -> None:
             assert connection._queue_bytes == held * 1000
             for left in range(99, -1, -1):
                 before = len(connection._queue)
-                assert len(connection.recv(10)) == 1000
+                assert len(connection.recv(LIMIT)) == 1000
                 if (before - 1) * 1000 > limit // 2:
                     assert len(connection._queue) == before - 1
                 else:
@@ -285,7 +285,7 @@ def test_there_and_back(codec: Any) -> None:
             assert connection.recv_json() == value
         for value in JSON_VALUES:  # all under way together
             connection.send_json(value, compress=True, timeout=10)
-        assert [connection.recv_json(10) for _ in JSON_VALUES] == JSON_VALUES
+        assert [connection.recv_json(LIMIT) for _ in JSON_VALUES] == JSON_VALUES
     raw = not isinstance(codec.dumps(0), str)
     assert set(codec.seen) == ({bytes} if raw else {str})
 
@@ -341,7 +341,7 @@ def test_text_that_is_not_utf8_fails_the_connection(codec: Any) -> None:
 
 def test_recv_json_when_the_connection_ends(codec: Any) -> None:
     with pair(lambda connection: connection.send_json(1), server={"json": codec}, json=codec) as connection:
-        assert connection.wait_closed(10)
+        assert connection.wait_closed(LIMIT)
         assert connection.recv_json() == 1
         for _ in range(2):
             with pytest.raises(ConnectionClosedOK):

@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from helpers import encode_frame
+from helpers import SOON, encode_frame
 from thr import LARGE, LIMIT, SERVERS, blocked, fill, finish, linked, ours, start, tls_contexts, until
 
 from wsproto_fast import (
@@ -412,7 +412,7 @@ def test_pings_are_answered_while_nobody_receives(waits: bool) -> None:
             began = monotonic()
             peer.send_frames((PING, b"%d" % number))
             assert peer.frame() == (PONG, b"%d" % number)
-            assert monotonic() - began < 1
+            assert monotonic() - began < SOON
         peer.send_frames((TEXT, b"a"), (PING, b""))
         assert (connection.recv() if receiving is None else finish(receiving)) == "a"
         assert peer.frame() == (PONG, b"")
@@ -446,7 +446,7 @@ def test_keepalive_ends_a_connection_whose_peer_is_silent() -> None:
 def test_keepalive_keeps_a_peer_that_answers_and_tells_latency() -> None:
     with ours() as uri, connect(uri, ping_interval=0.02, ping_timeout=1) as connection:
         until(lambda: connection.stats.pongs_received > 3)
-        assert 0 < connection.latency < 1
+        assert 0 < connection.latency < SOON
         assert connection.state is State.OPEN
 
 
@@ -536,7 +536,7 @@ def test_close_ends_recv_and_send_of_other_threads(server: str) -> None:
         until(blocked(connection))
         began = monotonic()
         connection.close()
-        assert monotonic() - began < 2
+        assert monotonic() - began < SOON
         with pytest.raises(ConnectionClosedError):
             finish(sending)
         leave.set()
@@ -728,7 +728,7 @@ def test_an_interrupt_between_two_system_calls(timeout: float | None) -> None:
         begun = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             connection.recv(timeout)
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < SOON
         finish(interrupting)
         peer.send_frames((TEXT, b"a"))
         assert connection.recv() == "a"

@@ -150,7 +150,7 @@ def test_a_peer_that_reads_nothing_does_not_hold_up_the_end_for_long(monkeypatch
         until(lambda: poller()._writing)
         start = time.monotonic()
         poller().finish()
-        assert 0.05 <= time.monotonic() - start < 5
+        assert 0.05 <= time.monotonic() - start < 4  # it would be 5 s
         reading = thread_that_reads(peer)
         until(lambda: connection.buffered_amount == 0)
         poller().finish()

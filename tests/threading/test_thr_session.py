@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from helpers import SOON
 from thr import LIMIT, Peer, answer, echo, serving, thread, until, uri_of
 
 from wsproto_fast import (
@@ -351,7 +352,7 @@ def test_keep_has_a_limit() -> None:
                     session.send("behind", timeout=0.01)
                 ready.set()
             assert outcome == [None]
-            assert session.pending == 0
+            until(lambda: session.pending == 0)
     assert heard == ["1", "2", "5", "close 1000"]
 
 
@@ -522,7 +523,7 @@ def test_leaving_does_not_wait_for_ever(caplog: pytest.LogCaptureFixture) -> Non
             ready.set()
             session.wait_open()
             start = time.monotonic()
-        assert 0.2 <= time.monotonic() - start < 3
+        assert 0.2 <= time.monotonic() - start < SOON
         stop.set()
     assert "messages of the outbox were not sent" in caplog.text
 
@@ -530,13 +531,13 @@ def test_leaving_does_not_wait_for_ever(caplog: pytest.LogCaptureFixture) -> Non
 def test_closing_before_there_is_a_connection() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         start = time.monotonic()
-        with session_of(f"ws://127.0.0.1:{silent.getsockname()[1]}", open_timeout=1) as session:
+        with session_of(f"ws://127.0.0.1:{silent.getsockname()[1]}", open_timeout=60) as session:
             with thread(session.recv) as outcome:
                 until(lambda: session._receiving)
                 session.close()
-        assert time.monotonic() - start < 0.8  # it does not wait for the attempt
+        assert time.monotonic() - start < SOON  # it does not wait for the attempt
         assert isinstance(outcome[0], ConnectionClosedOK)
-        session._runner.join(LIMIT)
+    session._runner.join(LIMIT)
 
 
 def test_closing_while_it_waits_between_attempts() -> None:
@@ -544,7 +545,7 @@ def test_closing_while_it_waits_between_attempts() -> None:
         until(lambda: session.state is WAITING)
         session.send("never sent")
         start = time.monotonic()
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < SOON
     assert session.state is CLOSED
 
 

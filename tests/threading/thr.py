@@ -30,7 +30,7 @@ RESET = struct.pack("ii", 1, 0)
 
 MASK = b"\x01\x02\x03\x04"
 #: No wait of a test is to last longer.
-LIMIT = 10.0
+LIMIT = 30.0
 #: More than fits between a peer that does not read and a small limit.
 LARGE = bytes(200_000)
 

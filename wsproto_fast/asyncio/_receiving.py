@@ -16,7 +16,10 @@ from ..events import Fragment, Message, Pong
 from ..exceptions import ConnectionClosed, ConnectionClosedOK
 from ._core import Core, Item, busy
 
-__all__ = ["Receiver"]
+__all__ = ["ABANDONED", "Receiver"]
+
+#: Seconds: when a connection closes, a full queue of which nothing is taken for so long is one that nobody reads.
+ABANDONED = 1.0
 
 
 class Receiver(Incoming, Core):

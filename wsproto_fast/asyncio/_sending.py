@@ -15,7 +15,7 @@ from ..constants import BURST, CloseCode
 from ..exceptions import InvalidState, LocalProtocolError
 from . import _compat
 from ._core import Watcher, unwrapped
-from ._receiving import Receiver
+from ._receiving import ABANDONED, Receiver
 
 __all__ = ["Message", "Sender"]
 
@@ -193,8 +193,11 @@ class Sender(Receiver):
             watcher._left(self)
 
     async def _raise_closed(self) -> NoReturn:
-        if not self._ended:
-            await asyncio.shield(self._until_lost())
+        """The reason is known at the end; which does not come while it is behind more messages than anybody takes."""
+        while not self._ended:
+            done, _ = await asyncio.wait([self._until_lost()], timeout=ABANDONED)
+            if done or self._paused:
+                break
         raise self._closed_error()
 
 

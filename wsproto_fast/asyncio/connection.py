@@ -22,14 +22,13 @@ from ..exceptions import ConcurrencyError, InvalidState
 from ..handshake import ClientHandshake, ServerHandshake
 from ..http11 import Request, Response
 from ._observing import observed
+from ._receiving import ABANDONED
 from ._sending import Sender
 
 __all__ = ["Connection", "LoggerLike"]
 
 Self = TypeVar("Self", bound="Connection")
 
-#: A full receive queue of which nothing is taken for so long after the end of ``async with`` is one that nobody reads.
-_ABANDONED = 1.0
 
 class Connection(Facts, Sender, asyncio.BufferedProtocol):
     """One WebSocket connection: ``async for``, ``recv``, ``send``, ``ping``, ``close``.
@@ -126,7 +125,7 @@ class Connection(Facts, Sender, asyncio.BufferedProtocol):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._begin_close(CloseCode.NORMAL_CLOSURE if exc_type is None else CloseCode.INTERNAL_ERROR, "")
-        await self._end_close(_ABANDONED)
+        await self._end_close(ABANDONED)
 
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Close the connection and wait until its transport is closed, at most about ``close_timeout``.

@@ -24,6 +24,10 @@ TICK = 0.1
 MSG_DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
 
 
+def _run_signal_handlers() -> None:
+    """Where a function begins, the interpreter looks for signals: here their exceptions find nothing half done."""
+
+
 class Lock:
     """A lock that tells a thread that has it already, and waits for it, that this would be for ever."""
 
@@ -79,6 +83,7 @@ class Wire:
         try:
             return self.sock.recv(RECEIVE_SIZE, 0 if wait else MSG_DONTWAIT)
         except BlockingIOError:
+            _run_signal_handlers()
             return None
 
     def receive_into(self, buffer: memoryview, wait: bool) -> int:
@@ -86,6 +91,7 @@ class Wire:
         try:
             return self.sock.recv_into(buffer, 0, 0 if wait else MSG_DONTWAIT)
         except BlockingIOError:
+            _run_signal_handlers()
             return -1
 
     def send(self, data: bytes, start: int) -> int:
