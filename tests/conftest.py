@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 PURE = "wsproto_fast_pure"
 #: Modules that exist as extensions in the compiled build (setup.py).
@@ -42,6 +42,10 @@ ENGINE_MODULES = (
 )
 
 
+# pytest shows every difference whole where these are set: for megabytes that takes minutes. See peers.py.
+for _name in ("CI", "BUILD_NUMBER"):
+    if os.environ.pop(_name, "") not in ("", "0", "false"):
+        os.environ["WSPROTO_FAST_CI"] = "1"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what is to run in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -128,6 +132,15 @@ if "asan" in os.environ.get("LD_PRELOAD", ""):  # `make asan`: programs that tes
 sys.meta_path.insert(0, PureFinder(PURE, DIRECTORY))
 if TEST_PURE:
     sys.meta_path.insert(0, PureFinder("wsproto_fast", DIRECTORY))
+
+
+@pytest.fixture(autouse=True)
+def _traced() -> Iterator[None]:
+    """A KeyboardInterrupt that happens to come in coverage's function ends all measuring of this thread."""
+    trace = sys.gettrace()
+    yield
+    if sys.gettrace() is not trace:
+        sys.settrace(trace)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -12,6 +12,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
+from peers import IN_CI
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTENSIONS = {"_codec", "clock", "events", "reader", "writer", "messages", "sender", "connection"}
@@ -164,7 +165,7 @@ def test_wheel_holds_what_cimport_needs(source: Path, tmp_path: Path) -> None:
         assert b"wsproto_fast = wsproto_fast._pytest_plugin" in archive.read(entry_points)
 
 
-@pytest.mark.skipif(os.environ.get("CI") != "true", reason="takes a minute and the package index; runs under CI=true")
+@pytest.mark.skipif(not IN_CI, reason="takes a minute and the package index; runs under CI=true")
 def test_sdist_installs_by_itself(sdist: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-cache-dir", "--target", site]

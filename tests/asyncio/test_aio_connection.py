@@ -9,7 +9,7 @@ import uuid
 from typing import Any
 
 import pytest
-from aio import byte_server, echo, pair, port_of, run, serving, until, uri_of
+from aio import Peer, byte_server, echo, pair, port_of, run, serving, until, uri_of
 from cases.messages import MESSAGES, NOT_SENDABLE
 
 from wsproto_fast import DeflateConfig, Limits, State
@@ -594,6 +594,33 @@ def test_streaming() -> None:
             assert b"".join([piece async for piece in ws.recv_streaming(decode=False)]) == b"de"
             await ws.send("end")
             assert await ws.recv() == "end"
+
+    run(main())
+
+
+def test_sending_waits_for_the_reason_of_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For as long as the closing takes, if messages can be received meanwhile."""
+    monkeypatch.setattr("wsproto_fast.asyncio._sending.ABANDONED", 0.01)
+
+    async def main() -> None:
+        asked, answer = asyncio.Event(), asyncio.Event()
+
+        async def talk(peer: Peer) -> None:
+            await peer.expect_close(1000)
+            asked.set()
+            await answer.wait()
+            peer.write(0x88, b"\x03\xe8")
+
+        async with byte_server(talk) as uri, connect(uri) as ws:
+            closing = asyncio.ensure_future(ws.close())
+            await asked.wait()
+            sending = asyncio.ensure_future(ws.send("x"))
+            await asyncio.sleep(0.1)
+            assert not sending.done()
+            answer.set()
+            with pytest.raises(ConnectionClosedOK, match="then received 1000"):
+                await sending
+            await closing
 
     run(main())
 

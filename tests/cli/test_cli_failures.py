@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import runpy
 import signal
 import socket
 import sys
@@ -281,6 +282,15 @@ def test_ctrl_c_before_there_is_a_handler(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr("wsproto_fast._cli.program.choose_loop", interrupt)
     assert exit_code(["--version"], text_stream(), text_stream(), text_stream()) == 130
+
+
+def test_python_dash_m(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    runpy.run_module("wsproto_fast.__main__")  # merely imported it does nothing
+    monkeypatch.setattr(sys, "argv", ["wsproto-fast", "--version"])
+    with pytest.raises(SystemExit) as info:
+        runpy.run_module("wsproto_fast", run_name="__main__")
+    assert info.value.code == 0
+    assert "wsproto_fast" in capfd.readouterr().out
 
 
 def test_streams_without_a_descriptor() -> None:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import runpy
-import shutil
 from typing import Any
 
 import pytest
 from asgi_serving import ROOT, port_of, run, serving, uri_of
+from peers import NODE_DIRECTORY, node_with
 
 from wsproto_fast.asyncio import connect
 
 # FastAPI imports pydantic, whose compiled half loses memory when it is imported: nothing for the sanitizers.
 pytestmark = pytest.mark.external
 
-NODE_DIRECTORY = os.environ.get("WSPROTO_FAST_NODE", str(ROOT / "build" / "node"))
 
 
 def app_of(example: str) -> Any:
@@ -62,12 +60,7 @@ def test_fastapi_refuses_what_it_does_not_know() -> None:
 @pytest.mark.parametrize("transports", ["websocket", "polling,websocket"])
 def test_socketio_rooms(transports: str) -> None:
     pytest.importorskip("socketio")
-    node = shutil.which("node")
-    if node is None or not os.path.isdir(os.path.join(NODE_DIRECTORY, "node_modules", "socket.io-client")):
-        message = f"node, or its socket.io-client in {NODE_DIRECTORY}, is not installed"
-        if os.environ.get("CI", "") not in ("", "0", "false"):
-            pytest.fail(message)
-        pytest.skip(message)
+    node = node_with("socket.io-client")
 
     async def main() -> Any:
         async with serving(app_of("socketio_rooms.py")) as server:

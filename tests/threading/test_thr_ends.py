@@ -201,6 +201,18 @@ def test_messages_that_nobody_has_taken_at_the_end(end: str) -> None:
         assert received == list(range(100))
 
 
+def test_a_reset_after_the_end_of_the_stream() -> None:
+    """While much waits to be sent to a peer that only said that it sends no more."""
+    with handed_over(small=True) as (connection, peer):
+        while connection.try_send(b"x" * 100_000):
+            pass
+        peer.sock.shutdown(socket.SHUT_WR)
+        until(lambda: connection._eof)
+        peer.reset()
+        assert connection.wait_closed(LIMIT)
+        assert connection.close_code == 1006
+
+
 def reply(connection: Any, message: str | bytes) -> None:
     """A callback's answer, for which there must be room: who does not read the replies is not read."""
     assert connection.try_send(message)

@@ -282,6 +282,17 @@ def test_broadcast(caplog: pytest.LogCaptureFixture) -> None:
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+def test_broadcast_to_a_connection_that_does_not_read() -> None:
+    members = Group()
+    with joining(members) as server, peer_of(server, small=True) as peer:
+        until(lambda: len(members) == 1)
+        [member] = members
+        while member.state is State.OPEN:
+            broadcast([member], bytes(2**20))
+        assert member.protocol.close_sent == Close(1008, "too slow")
+        peer.reset()
+
+
 def test_broadcast_amid_a_fragmented_message(caplog: pytest.LogCaptureFixture) -> None:
     go, begun = threading.Event(), threading.Event()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from thr import LARGE, LIMIT, REQUEST, Peer, byte_server, fill, finish, linked, raw, serving, start, until, uri_of
 
 from wsproto_fast import ConnectionClosedError, ConnectionClosedOK, InvalidStatus
-from wsproto_fast.threading import Session, SessionState, connect
+from wsproto_fast.threading import Session, SessionState, connect, serve
 from wsproto_fast.threading._poller import poller
 
 # -- signals -----------------------------------------------------------------------------------------------------------
@@ -85,6 +86,21 @@ def test_a_signal_handler_uses_another_connection_in_the_middle_of_one() -> None
 def test_a_signal_handler_gets_a_clear_error_in_the_middle_of_its_connection() -> None:
     with linked() as (connection, _), connection._lock, pytest.raises(RuntimeError, match="or a signal handler"):
         connection.ping()
+
+
+def test_shutdown_in_the_thread_that_serves() -> None:
+    """As in a signal handler: it is done when ``serve_forever`` looks up."""
+
+    class Ender(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith("server listening"):
+                server.shutdown()
+
+    logger = logging.Logger("ends")
+    logger.addHandler(Ender())
+    with serve(lambda connection: connection.wait_closed(), "127.0.0.1", 0, logger=logger) as server:
+        server.serve_forever()
+        assert server.fileno() == -1
 
 
 def test_shutdown_in_a_signal_handler() -> None:
@@ -276,6 +292,27 @@ def test_recv_after_a_stream_that_was_cut_off() -> None:
 
 
 # -- sessions ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_session_closed_while_it_connects() -> None:
+    asked, answer, opened = threading.Event(), threading.Event(), threading.Event()
+
+    def process_request(*_: Any) -> None:
+        asked.set()
+        assert answer.wait(LIMIT)
+
+    with serving(lambda connection: connection.wait_closed(), process_request=process_request) as server:
+        session = Session(uri_of(server), on_open=lambda _: opened.set())
+        with session:
+            assert asked.wait(LIMIT)
+            session.close()
+        answer.set()
+        runner = session._runner
+        assert runner is not None
+        runner.join(LIMIT)
+        assert not runner.is_alive()
+        assert not opened.is_set()
+        until(lambda: not server.connections)
 
 
 def test_a_session_closed_while_on_open_waits() -> None:

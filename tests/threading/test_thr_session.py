@@ -356,6 +356,30 @@ def test_keep_has_a_limit() -> None:
     assert heard == ["1", "2", "5", "close 1000"]
 
 
+def test_try_send() -> None:
+    heard: list[str] = []
+    with scripted(hear(heard)) as uri, session_of(uri) as session:
+        session.wait_open(LIMIT)
+        assert session.try_send("x")
+        with pytest.raises(TypeError, match="data must be str or bytes-like"):
+            session.try_send(1)  # type: ignore[arg-type]
+    assert heard == ["x", "close 1000"]
+    with session_of(f"ws://127.0.0.1:{free_port()}", outbox="error") as session:
+        with pytest.raises(ConnectionClosedError):
+            session.try_send("x")
+
+
+def test_messages_that_nobody_takes_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    big = "x" * 10_000
+    with scripted(say(big), say(big, "y"), say("z")) as uri:
+        session = session_of(uri)
+        session._inbox._max_bytes = 5000
+        with session:
+            until(lambda: session.missed == 2)
+            assert [session.recv() for _ in range(2)] == ["y", "z"]
+    assert "nobody received 1 messages of earlier connections: dropped" in caplog.text
+
+
 def test_drop() -> None:
     with session_of(f"ws://127.0.0.1:{free_port()}", outbox="drop") as session:
         session.send("x")

@@ -637,15 +637,14 @@ class Core:
         """The peer takes nothing any more. What it sent before is still to be had."""
         self._keep_error(exc)
         self._drop_output()
-        while not self._reader and not self._eof and not (self._engine.paused and self._engine.read_ahead_full):
+        while self._tls is None and not self._reader and not self._eof and not self._engine.read_ahead_full:
             data = None
             with contextlib.suppress(OSError):
                 data = self._wire.receive(False)
             if not data:
                 break
-            if self._tls is None:
-                self._engine.receive_data(data)
-                self._pump()
+            self._engine.receive_data(data)
+            self._pump()
         if not self._reader:
             self._fail_transport(exc)
         # else the reader learns of it from the socket
