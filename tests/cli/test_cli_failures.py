@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import runpy
 import signal
 import socket
 import sys
@@ -22,6 +21,7 @@ from command_line import LIMIT, Process, echo, exit_code, serving, text_stream
 from peers import make_tls
 from websockets.exceptions import ConnectionClosed
 
+from wsproto_fast import _cli
 from wsproto_fast._cli.console import Console
 from wsproto_fast._cli.failures import Failure, explain
 from wsproto_fast._cli.pretty import json_lines
@@ -285,10 +285,12 @@ def test_ctrl_c_before_there_is_a_handler(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_python_dash_m(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    runpy.run_module("wsproto_fast.__main__")  # merely imported it does nothing
+    program = Path(_cli.__file__).parent.parent / "__main__.py"
+    code = compile(program.read_text(), program, "exec")
     monkeypatch.setattr(sys, "argv", ["wsproto-fast", "--version"])
+    exec(code, {"__name__": "imported", "__package__": "wsproto_fast"})
     with pytest.raises(SystemExit) as info:
-        runpy.run_module("wsproto_fast", run_name="__main__")
+        exec(code, {"__name__": "__main__", "__package__": "wsproto_fast"})
     assert info.value.code == 0
     assert "wsproto_fast" in capfd.readouterr().out
 

@@ -120,7 +120,7 @@ class Poller:
         self.release()
         end = monotonic() + _LAST_CALL
         while (self._attention or self._looking or self._writing) and self._thread is not None and monotonic() < end:
-            sleep(HOLD)
+            sleep(0.001)
 
     def call_at(self, when: float, connection: Watched) -> Entry:
         """Call ``connection._on_timer(now)`` at that time."""
