@@ -30,7 +30,7 @@ def on_threads() -> None:
             connection.send(message)
 
     with for_threads.serve(echo, "127.0.0.1", 0) as server:
-        threading.Thread(target=server.serve_forever).start()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
         port = server.socket.getsockname()[1]
         with for_threads.connect(f"ws://127.0.0.1:{port}", proxy=None) as connection:
             for message in ("text", b"bytes", "long " * 20_000):

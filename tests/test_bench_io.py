@@ -68,7 +68,7 @@ def spoiled(programs: Path, spoil: Callable[[bytes], bytes], *options: str) -> s
                 sock.sendall(spoil(data))
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         done = load(programs, listener.getsockname()[1], "raw", *options)
         thread.join()

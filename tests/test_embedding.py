@@ -98,7 +98,7 @@ def serving(capsys: pytest.CaptureFixture[str] | None = None) -> Iterator[Callab
         except BaseException as error:
             failures.append(error)
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     address = listener.getsockname()
     try:

@@ -129,7 +129,7 @@ def test_threads_get_one_frame() -> None:
         barrier.wait()
         frames.append(prepared.frame(deflate))
 
-    threads = [threading.Thread(target=run) for _ in range(8)]
+    threads = [threading.Thread(target=run, daemon=True) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

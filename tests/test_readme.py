@@ -96,7 +96,7 @@ def test_engine_without_io(capsys: pytest.CaptureFixture[str], compression: str 
         with sock:
             namespace["serve_one"](sock)  # type: ignore[operator]
 
-    thread = threading.Thread(target=serve)
+    thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     try:
         port = listener.getsockname()[1]

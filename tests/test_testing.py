@@ -383,7 +383,7 @@ def listening(talk: Callable[[socket.socket], None]) -> Iterator[Callable[[], so
                 talk(sock)
 
     last: Any = None
-    thread = threading.Thread(target=accept)
+    thread = threading.Thread(target=accept, daemon=True)
     thread.start()
     try:
         yield lambda: socket.create_connection(listener.getsockname())
@@ -474,7 +474,7 @@ def test_our_threading_server_passes() -> None:
             connection.send(message)
 
     with serve(echo, "127.0.0.1", 0, compression=None) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         address = server.socket.getsockname()
         left_out = check_server(lambda: socket.create_connection(address))
@@ -494,7 +494,7 @@ def test_connections_of_websockets_check_text() -> None:
     cases = [case for case in FRAMES.values() if case.role is Role.SERVER and "utf8" in case.name]
     cases = [case for case in cases if "half" not in case.name and "amid" not in case.name]  # these come to their ends
     with serve(drain, "127.0.0.1", 0) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         address = server.socket.getsockname()
         assert check_server(lambda: socket.create_connection(address), cases) == []

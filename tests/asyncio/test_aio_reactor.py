@@ -1969,7 +1969,7 @@ def test_loops_in_threads() -> None:
         except BaseException as exc:
             failures.append(exc)
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -2039,7 +2039,7 @@ def in_child(loop, mine, channel, listener, other, other_peer):
                 await until(lambda: protocol.lost)
                 peer.close()
             asyncio.run(talk())
-        thread = threading.Thread(target=work)
+        thread = threading.Thread(target=work, daemon=True)
         thread.start()
         thread.join()
         del channel, other

@@ -153,8 +153,8 @@ async def worst_round_trip(make: Callable[..., Server], flood_of: str, seconds: 
         async with connect(uri_of(server), proxy=None) as canary:
             with open_client(server, b"Sec-WebSocket-Extensions: permessage-deflate\r\n") as sock:
                 threads = [
-                    threading.Thread(target=flood, args=(sock, FLOODS[flood_of], over)),
-                    threading.Thread(target=drain, args=(sock,)),
+                    threading.Thread(target=flood, args=(sock, FLOODS[flood_of], over), daemon=True),
+                    threading.Thread(target=drain, args=(sock,), daemon=True),
                 ]
                 for thread in threads:
                     thread.start()

@@ -425,7 +425,7 @@ def test_each_loop_has_its_own() -> None:
         await until_called(calls[name], 200)
         found[name].append(scheduler_of(loop))
 
-    threads = [threading.Thread(target=lambda name=name: runner()(main(name))) for name in "ab"]
+    threads = [threading.Thread(target=lambda name=name: runner()(main(name)), daemon=True) for name in "ab"]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -583,7 +583,7 @@ def test_a_server_that_is_used_from_two_threads_each_with_its_loop() -> None:
                     await connection.send(str(i))
                     results.append(int(await connection.recv()) - i)
 
-    threads = [threading.Thread(target=lambda: runner()(main())) for _ in range(2)]
+    threads = [threading.Thread(target=lambda: runner()(main()), daemon=True) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:

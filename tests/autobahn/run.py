@@ -264,7 +264,7 @@ def main() -> int:
         print(error)
         return 1
     roles = [Role(name, wstest) for name in names]
-    threads = [threading.Thread(target=role.run) for role in roles]
+    threads = [threading.Thread(target=role.run, daemon=True) for role in roles]
     for thread in threads:
         thread.start()
     for thread in threads:

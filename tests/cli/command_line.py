@@ -59,8 +59,8 @@ class Program:
         """Write the rest of the input and its end. Returns the exit code, and the rest of output and errors."""
         output, errors = [], []
         threads = [
-            threading.Thread(target=lambda: output.append(self.stdout.read())),
-            threading.Thread(target=lambda: errors.append(self.stderr.read())),
+            threading.Thread(target=lambda: output.append(self.stdout.read()), daemon=True),
+            threading.Thread(target=lambda: errors.append(self.stderr.read()), daemon=True),
         ]
         for thread in threads:
             thread.start()
@@ -235,7 +235,7 @@ class Terminal:
 def serving(handler: Callable[[Any], None], **arguments: Any) -> Iterator[str]:
     """A server of websockets in a thread. Yields its URI."""
     with websockets.sync.server.serve(handler, "127.0.0.1", 0, **arguments) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
             scheme = "wss" if "ssl" in arguments else "ws"

@@ -100,7 +100,7 @@ def test_interrupted(uri: str) -> None:
             began.set()
 
     output, errors = text_stream(), text_stream()
-    thread = threading.Thread(target=interrupt)
+    thread = threading.Thread(target=interrupt, daemon=True)
     thread.start()
     with serving(handler) as slow:
         code = exit_code(["bench", slow, "-t", "60"], text_stream(), output, errors)

@@ -54,7 +54,7 @@ def echo_server(request: pytest.FixtureRequest) -> Iterator[str]:
             yield uri
         return
     with serve_ours(echo, "127.0.0.1", 0) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}/"
         server.shutdown()

@@ -54,7 +54,7 @@ def answering(answer: bytes) -> Iterator[str]:
                 sock.recv(65536)
                 sock.sendall(answer)
 
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield f"127.0.0.1:{listener.getsockname()[1]}"
         thread.join(LIMIT)

@@ -43,7 +43,7 @@ def interrupted(*arguments: str, talk: Callable[[str], None], by: signal.Signals
 
     main = threading.main_thread().ident
     assert main is not None
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     with lines, os.fdopen(sink, "w") as output, open(os.devnull) as nothing:
         assert exit_code([*arguments, "--port", "0"], nothing, output, output) == 0

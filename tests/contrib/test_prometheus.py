@@ -267,9 +267,9 @@ def test_threads_and_a_scrape_at_any_time() -> None:
         for message in connection:
             connection.send(message)
 
-    scraper = threading.Thread(target=scrape)
+    scraper = threading.Thread(target=scrape, daemon=True)
     with threaded.serve(handler, "127.0.0.1", 0, observer=scraped.metrics) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         scraper.start()
         port = server.socket.getsockname()[1]

@@ -767,7 +767,7 @@ def test_misuse(shared: RedisServer) -> None:
                     except RuntimeError as exc:
                         errors.append(exc)
 
-            thread = threading.Thread(target=elsewhere)
+            thread = threading.Thread(target=elsewhere, daemon=True)
             thread.start()
             await asyncio.to_thread(thread.join)
             assert ["thread of its event loop" in str(error) for error in errors] == [True, True]

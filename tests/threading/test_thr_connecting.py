@@ -833,7 +833,7 @@ def test_connecting_in_many_threads() -> None:
             except BaseException as exc:
                 failures.append(exc)
 
-        threads = [threading.Thread(target=run) for _ in range(8)]
+        threads = [threading.Thread(target=run, daemon=True) for _ in range(8)]
         for each in threads:
             each.start()
         for each in threads:

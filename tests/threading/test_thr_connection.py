@@ -613,7 +613,7 @@ def test_threads_may_send_at_once() -> None:
             connection.send(f"{number} {index}" + "." * (index * 37 % 5000))
 
     with pair() as connection:
-        threads = [threading.Thread(target=sender, args=(number,)) for number in range(4)]
+        threads = [threading.Thread(target=sender, args=(number,), daemon=True) for number in range(4)]
         for each in threads:
             each.start()
         last = dict.fromkeys("0123", -1)

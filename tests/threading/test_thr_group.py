@@ -231,7 +231,7 @@ def test_many_threads_broadcast() -> None:
     with joining(group, write_limit=2**20) as server:
         clients = [connect(uri_of(server), compression=None, max_queue=None) for _ in range(5)]
         until(lambda: len(group) == 5)
-        publishers = [threading.Thread(target=publish, args=(who,)) for who in range(4)]
+        publishers = [threading.Thread(target=publish, args=(who,), daemon=True) for who in range(4)]
         for each in publishers:
             each.start()
         for client in clients:

@@ -141,7 +141,7 @@ def test_many_threads_send_at_once() -> None:
             for number in range(60):
                 connection.send(f"{name} {number} " + "x" * (3000 if number % 3 else 10))
 
-        threads = [threading.Thread(target=run, args=(name,)) for name in range(8)]
+        threads = [threading.Thread(target=run, args=(name,), daemon=True) for name in range(8)]
         for each in threads:
             each.start()
         seen: dict[str, list[int]] = {}

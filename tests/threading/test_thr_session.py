@@ -78,8 +78,10 @@ def scripted(*scripts: Script | bytes) -> Iterator[str]:
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         with thread(accept):
-            yield f"ws://127.0.0.1:{listening.getsockname()[1]}/"
-            listening.shutdown(socket.SHUT_RDWR)
+            try:
+                yield f"ws://127.0.0.1:{listening.getsockname()[1]}/"
+            finally:
+                listening.shutdown(socket.SHUT_RDWR)
     assert not errors, errors
     assert not left
 

@@ -54,7 +54,7 @@ def thread(function: Callable[[], Any]) -> Iterator[list[Any]]:
         except BaseException as exc:
             outcome.append(exc)
 
-    runner = threading.Thread(target=run)
+    runner = threading.Thread(target=run, daemon=True)  # if the block fails, nobody may tell it to end
     runner.start()
     yield outcome
     runner.join(LIMIT)
@@ -330,7 +330,7 @@ def talking(talk: Callable[[Peer], object], *, tls: ssl.SSLContext | None = None
             if over:
                 sock.close()
                 return
-            threads.append(threading.Thread(target=run, args=(sock,)))
+            threads.append(threading.Thread(target=run, args=(sock,), daemon=True))
             threads[-1].start()
 
     over: list[bool] = []
