@@ -284,7 +284,7 @@ def test_broadcast(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_broadcast_to_a_connection_that_does_not_read() -> None:
     members = Group()
-    with joining(members) as server, peer_of(server, small=True) as peer:
+    with joining(members, write_limit=2**15) as server, peer_of(server, small=True) as peer:
         until(lambda: len(members) == 1)
         [member] = members
         while member.state is State.OPEN:
